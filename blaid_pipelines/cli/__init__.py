@@ -1,0 +1,1 @@
+"""The command ``blaid``: one module a family of commands. Commands parse, call and print; they decide nothing."""

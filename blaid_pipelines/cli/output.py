@@ -1,0 +1,92 @@
+"""How commands speak: tables and progress for people on a terminal, one JSON document for scripts.
+
+Results go to standard output; progress, notes and errors go to standard error, so that ``--json`` output stays clean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+
+from blaid_pipelines.reasons import BlaidError, Reason
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+json_option: Callable[[_F], _F] = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, UUID | Decimal | Path):
+        return str(value)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def print_json(payload: Any) -> None:
+    """Print ``payload`` as one indented JSON document on standard output."""
+    click.echo(json.dumps(payload, indent=2, default=_jsonable, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """One line of progress or advice for people, on standard error."""
+    click.echo(text, err=True)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
+    """A readable table on standard output; columns named in ``right`` are aligned right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    align_right = set(right)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in align_right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, 160))
+    console.print(table)
+
+
+def dollars(cents: int | None) -> str:
+    """Cents as dollars for people: ``-1,234.50``; empty for None."""
+    return "" if cents is None else f"{cents / 100:,.2f}"
+
+
+def reason_lines(reason: Reason) -> list[str]:
+    """A reason for people: what, the numbers, what to do next."""
+    lines = [f"{reason.code.value}: {reason.message}"]
+    if reason.numbers:
+        lines.append("  " + ", ".join(f"{name}={value}" for name, value in reason.numbers.items()))
+    if reason.suggested_fix:
+        lines.append(f"  Next: {reason.suggested_fix}")
+    return lines
+
+
+def report_error(error: BlaidError, *, as_json: bool) -> None:
+    """Print an error's reasons: to people on standard error, to scripts as a JSON document on standard output."""
+    if as_json:
+        print_json(
+            {
+                "success": False,
+                "error_code": error.reason.code.value,
+                "message": error.reason.message,
+                "suggested_fix": error.reason.suggested_fix,
+                "reasons": [reason.as_dict() for reason in error.reasons],
+            }
+        )
+        return
+    for reason in error.reasons:
+        for line in reason_lines(reason):
+            note(line)

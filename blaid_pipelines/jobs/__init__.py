@@ -1,0 +1,1 @@
+"""Jobs: the state machine of everything that runs for a bot."""

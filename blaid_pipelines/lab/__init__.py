@@ -1,0 +1,1 @@
+"""The LAB: what happens to a bot from its bars to a promotion decision, and the explanation of it."""

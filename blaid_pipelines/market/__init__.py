@@ -1,0 +1,1 @@
+"""Market data: bars, sessions, lake, snapshots, quality gate, instruments."""

@@ -1,0 +1,1 @@
+"""Policy: what is allowed. Stages, gates, autonomy score, promotion; thresholds come from one versioned file."""

@@ -1,0 +1,1 @@
+"""Adapters to the outside world; the only package that holds network clients."""

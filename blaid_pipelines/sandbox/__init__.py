@@ -1,0 +1,1 @@
+"""The sandbox gateway: providers' own protocols on loopback, for development, demos and tests."""
