@@ -1,0 +1,53 @@
+"""The tunable thresholds of the quality gate, as one frozen model. Policy holds the values; this module holds none.
+
+Each field names, in its ``looser`` metadata, the direction that makes the gate weaker, so that policy can refuse a
+value looser than its built-in bound. Checks without a threshold here (missing fields, prices that are no numbers, OHLC
+order, tick grid, plausible price range, duplicate keys, copied sessions) tolerate nothing and cannot be loosened.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class QualityThresholds(BaseModel):
+    """Thresholds of one quality gate. Every field is required; unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min_bars: int = Field(
+        ge=1, description="Fewest bars a snapshot may have.", json_schema_extra={"looser": "lower", "unit": "bars"}
+    )
+    max_gap_minutes: int = Field(
+        ge=0,
+        description="Longest run of session minutes without a bar, inside one session.",
+        json_schema_extra={"looser": "higher", "unit": "minutes"},
+    )
+    max_missing_pct: float = Field(
+        ge=0,
+        le=100,
+        description="Largest share of the range's session time without a bar.",
+        json_schema_extra={"looser": "higher", "unit": "percent"},
+    )
+    max_staleness_minutes: int = Field(
+        ge=0,
+        description="Most session minutes between the last bar and the end of the range.",
+        json_schema_extra={"looser": "higher", "unit": "minutes"},
+    )
+    max_zero_volume_pct: float = Field(
+        ge=0,
+        le=100,
+        description="Largest share of bars with a volume of zero.",
+        json_schema_extra={"looser": "higher", "unit": "percent"},
+    )
+    max_outside_session_pct: float = Field(
+        ge=0,
+        le=100,
+        description="Largest share of bars at times when the exchange calendar says closed.",
+        json_schema_extra={"looser": "higher", "unit": "percent"},
+    )
+    max_price_jump_ratio: float = Field(
+        gt=1,
+        description="Largest ratio between one bar's close and the next bar's open of the same contract.",
+        json_schema_extra={"looser": "higher", "unit": "ratio"},
+    )
