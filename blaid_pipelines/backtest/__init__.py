@@ -1,1 +1,4 @@
-"""The backtest: strategies, kernel, reference, metrics and diagnostics. Pure functions of bars and parameters."""
+"""Backtests: bars as integer ticks, strategies as pure functions, one set of fill rules, exact money, statistics.
+
+Nothing here reads a database, a file or a clock: bars and a specification in, trades and metrics out.
+"""
