@@ -1,1 +1,5 @@
-"""Policy: what is allowed. Stages, gates, autonomy score, promotion; thresholds come from one versioned file."""
+"""What is allowed: the policy file and its bounds, the promotion gates, the autonomy score, moves between stages.
+
+Nothing here reads market data or calls anything: evidence comes in, a verdict with its numbers goes out. Missing
+evidence is UNKNOWN, and UNKNOWN never passes.
+"""
