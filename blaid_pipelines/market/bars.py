@@ -12,11 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from blaid_pipelines.providers.databento.dbn import DbnBars
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -95,8 +98,8 @@ class Bars:
         else:
             unique, inverse = np.unique(np.asarray(contract, dtype=str), return_inverse=True)
             names, codes = tuple(str(name) for name in unique), inverse.astype(np.int32)
-        columns = [np.ascontiguousarray(column, np.int64) for column in (open, high, low, close, volume)]
-        return Bars(stamps, *columns, codes, names)
+        o, h, lo, c, v = (np.ascontiguousarray(column, np.int64) for column in (open, high, low, close, volume))
+        return Bars(stamps, o, h, lo, c, v, codes, names)
 
     def take(self, rows: Any) -> Bars:
         """The rows picked by an index array, mask or slice, with the same list of contracts."""
@@ -147,8 +150,10 @@ class Bars:
             np.array([position[name] for name in part.contracts], np.int32)[part.contract].astype(np.int32)
             for part in kept
         ]
-        columns = [np.concatenate([getattr(part, name) for part in kept]) for name in ("ts_open", *PRICES, "volume")]
-        return Bars(*columns, np.concatenate(codes), tuple(names)).ordered()
+        ts, o, h, lo, c, v = (
+            np.concatenate([getattr(part, name) for part in kept]) for name in ("ts_open", *PRICES, "volume")
+        )
+        return Bars(ts, o, h, lo, c, v, np.concatenate(codes), tuple(names)).ordered()
 
     def day_hashes(self) -> list[tuple[int, str]]:
         """(UTC day number, sha256) of each day that has bars, in order: what :meth:`content_hash` is made of."""
@@ -191,10 +196,10 @@ class Bars:
             if table.column(name).null_count:
                 raise ValueError(f"column {name} holds nulls")
         stamps = table.column("ts_open").cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64()).to_numpy()
-        prices = [nanos_of(table.column(name)) for name in PRICES]
+        o, h, lo, c = (nanos_of(table.column(name)) for name in PRICES)
         volume = table.column("volume").cast(pa.int64()).fill_null(MISSING_VOLUME).to_numpy()
         contract = table.column("contract").cast(pa.string()).to_numpy(zero_copy_only=False)
-        return Bars.build(stamps, *prices, volume, list(contract)) if len(table) else Bars.empty()
+        return Bars.build(stamps, o, h, lo, c, volume, list(contract)) if len(table) else Bars.empty()
 
 
 def _decimals(nanos: Int64) -> pa.Array:
@@ -243,6 +248,25 @@ def _words(chunk: pa.Array) -> tuple[Int64, Int64]:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     words = np.frombuffer(data, "<i8").reshape(-1, 2)[chunk.offset : chunk.offset + len(chunk)]
     return words[:, 0].copy(), words[:, 1].copy()
+
+
+def bars_of_dbn(dbn: DbnBars) -> Bars:
+    """Bars as Databento sent them, with the sentinels of this module; prices beyond a billion are no prices."""
+    prices = {}
+    for name in PRICES:
+        column = np.ascontiguousarray(getattr(dbn, name), np.int64)
+        bad = (column != MISSING) & (np.abs(column) > NOT_FINITE)
+        prices[name] = np.where(bad, np.int64(NOT_FINITE), column)
+    return Bars(
+        np.ascontiguousarray(dbn.ts_open, np.int64),
+        prices["open"],
+        prices["high"],
+        prices["low"],
+        prices["close"],
+        np.ascontiguousarray(dbn.volume, np.int64),
+        np.ascontiguousarray(dbn.contract_code, np.int32),
+        tuple(dbn.contracts),
+    )
 
 
 def price(nanos: int) -> Decimal | None:

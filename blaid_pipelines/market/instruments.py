@@ -7,11 +7,10 @@ code. :func:`cross_check` compares a row with the provider's own definition of t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
@@ -19,6 +18,7 @@ from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndF
 from blaid_pipelines.store.tables import Instrument, InstrumentCost, InstrumentMargin
 
 if TYPE_CHECKING:
+    from blaid_pipelines.providers.databento.dbn import Definition
     from blaid_pipelines.store.database import Store
 
 NANOS = 1_000_000_000
@@ -76,7 +76,7 @@ class InstrumentMargins:
 
 
 def instrument_root(symbol: str) -> str:
-    """The product root of a symbol: ``MES.c.0``, ``MES.FUT``, ``MESH4`` and ``MES`` give ``MES``, ``6EH4`` gives ``6E``.
+    """The product root of a symbol: ``MES.c.0``, ``MES.FUT``, ``MESH4``, ``MES`` give ``MES``, ``6EH4`` gives ``6E``.
 
     Only the form is read; whether the root is known is :func:`get_instrument`'s business. Raises
     :class:`InvalidRequest` (``INSTRUMENT_UNKNOWN``) for a symbol of no known form, spreads included.
@@ -223,39 +223,20 @@ def margins_on(store: Store, symbol: str, day: date) -> InstrumentMargins:
         )
 
 
-def _field(definition: Any, name: str) -> Any:
-    if isinstance(definition, Mapping):
-        return definition.get(name)
-    return getattr(definition, name, None)
-
-
-def _decimal(value: Any) -> Decimal | None:
-    """A definition's number as a Decimal; None for absent or undefined ones (NaN, Databento's largest int64)."""
-    if value is None:
-        return None
-    number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
-    if not number.is_finite() or number in (Decimal(2**63 - 1), Decimal(2**31 - 1)):
-        return None
-    return number
-
-
-def cross_check(spec: InstrumentSpec, definition: Any) -> list[Reason]:
+def cross_check(spec: InstrumentSpec, definition: Definition) -> list[Reason]:
     """Differences between our row and a Databento definition of one of its contracts; an empty list when they agree.
 
-    ``definition`` is an object or mapping with ``min_price_increment``, ``unit_of_measure_qty``, ``currency``,
-    ``exchange`` (a MIC) and ``asset``, numbers already in price units. Treasuries give a face value in
-    ``unit_of_measure_qty``: point value is a hundredth of it. A field that is absent or undefined is a difference.
+    Treasuries are quoted in per cent of a face value, which the definition gives as the size: their point value is a
+    hundredth of it. A field that the definition leaves undefined is a difference too.
     """
-    # Quoted in per cent of face value, so one point is a hundredth of the contract's size.
-    per_cent_of_face = spec.symbol in {"ZN", "ZB"}
-    size = _decimal(_field(definition, "unit_of_measure_qty"))
-    point_value = None if size is None else size / 100 if per_cent_of_face else size
-    pairs: list[tuple[str, object, object]] = [
-        ("tick_size", spec.tick_size, _decimal(_field(definition, "min_price_increment"))),
-        ("point_value", spec.point_value, point_value),
-        ("currency", spec.currency, _field(definition, "currency")),
-        ("mic", spec.mic, _field(definition, "exchange")),
-        ("asset", spec.symbol, _field(definition, "asset")),
+    size = definition.unit_of_measure_qty
+    point_nanos = None if size is None else size // 100 if spec.symbol in {"ZN", "ZB"} else size
+    ours_and_theirs: list[tuple[str, object, object]] = [
+        ("tick_size", spec.tick_size, _from_nanos(definition.min_price_increment)),
+        ("point_value", spec.point_value, _from_nanos(point_nanos)),
+        ("currency", spec.currency, definition.currency),
+        ("mic", spec.mic, definition.exchange),
+        ("asset", spec.symbol, definition.asset),
     ]
     return [
         Reason(
@@ -264,11 +245,16 @@ def cross_check(spec: InstrumentSpec, definition: Any) -> list[Reason]:
             "Find out which is right; correct the instrument's row or report the definition.",
             {
                 "symbol": spec.symbol,
+                "contract": definition.raw_symbol,
                 "field": name,
                 "ours": str(ours),
                 "definition": None if theirs is None else str(theirs),
             },
         )
-        for name, ours, theirs in pairs
+        for name, ours, theirs in ours_and_theirs
         if ours != theirs
     ]
+
+
+def _from_nanos(value: int | None) -> Decimal | None:
+    return None if value is None else Decimal(value) / NANOS
