@@ -88,15 +88,16 @@ def check_policy(document: Mapping[str, Any]) -> Policy:
     return policy
 
 
-def _bound_violations(
-    leaves: Mapping[str, Any], stated: list[str], already: Mapping[str, Reason]
-) -> dict[str, Reason]:
+def _bound_violations(leaves: Mapping[str, Any], stated: list[str], already: Mapping[str, Reason]) -> dict[str, Reason]:
     found: dict[str, Reason] = {}
     rules = field_rules()
     loose = {
         path
         for path, rule in rules.items()
-        if path in leaves and path not in already and path in bounds() and _is_looser(rule, leaves[path], bounds()[path])
+        if path in leaves
+        and path not in already
+        and path in bounds()
+        and _is_looser(rule, leaves[path], bounds()[path])
     }
     for path in sorted(loose - set(stated)):
         found[path] = _invalid(
