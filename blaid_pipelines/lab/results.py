@@ -18,14 +18,29 @@ import pyarrow.parquet as pq
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 
 
+# Columns that every result row carries in front of what the kernel computed.
+IDENTITY = (
+    "session_id",
+    "bot_id",
+    "bot_name",
+    "instrument",
+    "strategy_family",
+    "strategy_hash",
+    "params_hash",
+    "snapshot_id",
+    "content_hash",
+    "engine_version",
+)
+
+
 def result_path(kind: str, bot_id: UUID, session_id: UUID) -> str:
     """Path, relative to the lake, of the result file ``kind`` (``trades`` or ``equity``) of one session."""
     return f"{kind}/bot_id={bot_id}/{session_id}.parquet"
 
 
 def write_result(lake: Path, relative: str, table: pa.Table, identity: dict[str, str]) -> None:
-    """Write ``table`` with one constant column per entry of ``identity`` in front. Replaces nothing: ids are new."""
-    columns: dict[str, Any] = {name: pa.array([value] * table.num_rows, pa.string()) for name, value in identity.items()}
+    """Write ``table`` with the :data:`IDENTITY` columns in front. Replaces nothing: session ids are new."""
+    columns: dict[str, Any] = {name: pa.array([identity[name]] * table.num_rows, pa.string()) for name in IDENTITY}
     for name in table.column_names:
         columns[name] = table.column(name)
     target = lake / relative
@@ -41,7 +56,7 @@ def write_result(lake: Path, relative: str, table: pa.Table, identity: dict[str,
         temporary.unlink(missing_ok=True)
 
 
-def read_result(lake: Path, relative: str, identity: dict[str, str]) -> pa.Table:
+def read_result(lake: Path, relative: str) -> pa.Table:
     """The table as the kernel made it: without the identity columns.
 
     Raises :class:`StopAndFix` (SESSION_INCOMPLETE) when the file is gone or unreadable.
@@ -57,4 +72,4 @@ def read_result(lake: Path, relative: str, identity: dict[str, str]) -> pa.Table
                 {"path": relative},
             )
         ) from error
-    return table.drop_columns([name for name in identity if name in table.column_names])
+    return table.drop_columns([name for name in IDENTITY if name in table.column_names])

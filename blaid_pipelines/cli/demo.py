@@ -1,0 +1,203 @@
+"""``blaid demo``: the main job end to end on this machine, without a key and without the network.
+
+It makes an installation if there is none, serves the sandbox gateway, pulls four series through the quality gate, runs a
+cohort of bots to a promotion decision on a real Dagster instance, builds the warehouse, and compares the three counts of
+external calls. Everything it does is done by the same jobs and functions as in production; only the scenario is here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blaid_pipelines.cli.output import json_option, note, print_json, reason_lines
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode
+
+if TYPE_CHECKING:
+    from blaid_pipelines.settings import Settings
+
+START, END = "2024-01-02", "2024-06-28"
+
+
+@dataclass(frozen=True)
+class DemoBot:
+    """One bot of the scenario and what it is there to show."""
+
+    name: str
+    symbol: str
+    strategy: str
+    capital_usd: int
+    shows: str
+    params: dict[str, str] = field(default_factory=dict)
+
+
+BOTS = (
+    DemoBot("trend-mes", "MES.c.0", "ma_cross", 25_000, "good in every gate but one: no broker is configured"),
+    DemoBot(
+        "churn-mnq",
+        "MNQ.c.0",
+        "ma_cross",
+        5_000,
+        "trades far too much for its capital: drawdown",
+        {"fast": "2", "slow": "5"},
+    ),
+    DemoBot("trend-m2k", "M2K.c.0", "ma_cross", 25_000, "its bars have a hole inside a session: never backtested"),
+    DemoBot("revert-mgc", "MGC.c.0", "zscore_reversion", 50_000, "no edge to be found, and it says so"),
+)
+# Real bars, taken only where the folder of real market data is named.
+REAL_FILE = Path("eurofx_6E") / "6EH4.XCME_1min_bars_20240101_20240131.csv.gz"
+REAL_BOT = DemoBot("revert-6e", "6EH4", "zscore_reversion", 50_000, "real bars of 6EH4")
+
+
+class Steps:
+    """Progress lines: which step, how long it took."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done, self._began = total, 0, time.monotonic()
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """One step; its time is shown when it ends."""
+        self._done += 1
+        began = time.monotonic()
+        note(f"[{self._done}/{self._total}] {text} ...")
+        yield
+        note(f"      {time.monotonic() - began:.1f} s")
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first step."""
+        return time.monotonic() - self._began
+
+
+@click.command()
+@json_option
+@click.pass_context
+def demo(ctx: click.Context, as_json: bool) -> None:
+    """Run the main job end to end against the sandbox gateway, and show what was decided and why.
+
+    Needs no key. Exits 0 although bots are refused: refusing them is the point. A second run pulls nothing again and
+    adds one more session per bot.
+    """
+    from blaid_pipelines.settings import Environment, load_settings
+    from blaid_pipelines.store.database import initialise
+
+    settings = load_settings()
+    if settings.env is not Environment.SANDBOX:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"the demo runs in the sandbox world; BLAID_ENV is {settings.env.value}",
+                "Run it with BLAID_ENV=sandbox (the default) and a data folder of its own.",
+                {"env": settings.env.value},
+            )
+        )
+    real = _real_file()
+    bots = (*BOTS, REAL_BOT) if real else BOTS
+    steps = Steps(6)
+    with steps.step(f"Starting Postgres and migrating ({settings.home})"):
+        store = initialise(settings)
+    with store:
+        with steps.step("Serving the sandbox gateway (Databento's protocol, seeded bars)"):
+            gateway = _gateway(settings)
+        with gateway as settings:
+            report = _scenario(settings, steps, bots, real)
+    report["seconds"] = round(steps.elapsed_s, 1)
+    if as_json:
+        print_json(report)
+    ok = _show(report, bots, settings, as_json=as_json)
+    if not ok:
+        ctx.exit(1)
+
+
+def _scenario(settings: Settings, steps: Steps, bots: tuple[DemoBot, ...], real: Path | None) -> dict[str, Any]:
+    from resources.launch import run_lab_cycle, run_market_data, run_warehouse
+
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.lab.status import status_report
+
+    quiet = lambda text: note(f"      {text}")  # noqa: E731
+    with steps.step("Pulling bars and judging them (Dagster job market_data, one run per series)"):
+        for bot in BOTS:
+            config = {"source": "pull", "start": START, "end": END}
+            outcome = run_market_data(settings, bot.symbol, config, progress=None)
+            quiet(_series_line(settings, bot.symbol, outcome))
+        if real:
+            config = {"source": "file", "files": [str(real)], "stamp": "close", "tz": "UTC"}
+            outcome = run_market_data(settings, REAL_BOT.symbol, config, progress=None)
+            quiet(_series_line(settings, REAL_BOT.symbol, outcome))
+    with steps.step("Creating bots"):
+        for bot in bots:
+            _ensure_bot(settings, bot)
+    with steps.step(f"Backtest, diagnostics, score, decision of {len(bots)} bots (Dagster job lab_cycle, one run)"):
+        run_lab_cycle(settings, [bot.name for bot in bots], progress=quiet)
+    with steps.step("Building the warehouse (Dagster job warehouse: dbt on DuckDB)"):
+        run_warehouse(settings)
+    with open_lab(settings) as lab:
+        return status_report(lab)
+
+
+def _series_line(settings: Settings, symbol: str, outcome: Any) -> str:
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.market.snapshots import verdict_of
+
+    metadata = outcome.metadata["bars"]
+    with open_lab(settings) as lab:
+        verdict = verdict_of(lab.store, metadata["snapshot_id"])
+    codes = "" if verdict is None else ", ".join(sorted({reason["code"] for reason in verdict.reasons}))
+    quality = "UNKNOWN" if verdict is None else verdict.status
+    pulled = "" if metadata.get("bars_pulled") is None else f", {metadata['bars_pulled']:,} pulled now"
+    return f"{symbol}: {metadata['bars']:,} bars{pulled}; quality {quality}" + (f" ({codes})" if codes else "")
+
+
+def _ensure_bot(settings: Settings, bot: DemoBot) -> None:
+    from blaid_pipelines.lab.bots import NewBot, create_bot
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.market.instruments import instrument_root
+
+    new = NewBot(
+        bot.name, instrument_root(bot.symbol), bot.strategy, bot.params, bot.capital_usd * 100, symbol=bot.symbol
+    )
+    with open_lab(settings) as lab:
+        try:
+            create_bot(lab, new)
+        except BlaidError as error:
+            if error.reason.code is not ReasonCode.ALREADY_EXISTS:
+                raise
+
+
+def _show(report: dict[str, Any], bots: tuple[DemoBot, ...], settings: Settings, *, as_json: bool) -> bool:
+    from blaid_pipelines.cli.research import print_statuses, proof_line
+    from blaid_pipelines.lab.status import BotStatus
+
+    line, agree = proof_line(report["proof"])
+    if as_json:
+        return agree
+    wanted = {bot.name for bot in bots}
+    print_statuses([BotStatus(**row) for row in report["bots"] if row["name"] in wanted], "What was decided")
+    for bot in bots:
+        click.echo(f"  {bot.name}: {bot.shows}")
+    click.echo("")
+    click.echo(line)
+    click.echo(f"Done in {report['seconds']} s. What to open next:")
+    click.echo("  blaid explain trend-mes        every gate with its input and threshold, the evidence, the trace ids")
+    click.echo("  blaid status                   all bots and the proof of use")
+    click.echo('  blaid sql "select bot_name, count(*) from fct_trades group by 1"')
+    click.echo(f"  blaid up                       the Dagster UI on http://127.0.0.1:{settings.webserver_port}")
+    return agree
+
+
+def _real_file() -> Path | None:
+    folder = os.environ.get("BLAID_REAL_DATA")
+    path = Path(folder) / REAL_FILE if folder else None
+    return path if path is not None and path.is_file() else None
+
+
+__all__ = ["demo", "reason_lines"]

@@ -1,0 +1,189 @@
+"""``blaid backtest``, ``reproduce``, ``explain`` and ``status``: what happens to a bot, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blaid_pipelines.cli.output import json_option, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from blaid_pipelines.lab.status import BotStatus
+
+REFUSED = 3
+DIFFERENT = 1
+
+
+@click.command()
+@click.argument("name")
+@click.option("--snapshot", "snapshot_id", help="Snapshot to use instead of the newest of the bot's series.")
+@json_option
+@click.pass_context
+def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bool) -> None:
+    """Backtest, diagnose, score and judge the bot called NAME.
+
+    Exits 0 when the backtest was done, promoted or not; 3 when a gate refused it (bars without a passing verdict).
+    """
+    from blaid_pipelines.lab.bots import require_bots
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.lab.status import bot_statuses
+    from blaid_pipelines.settings import load_settings
+    from resources.launch import run_lab_cycle
+
+    settings = load_settings()
+    with open_lab(settings) as lab:
+        require_bots(lab, [name])
+    run_id = run_lab_cycle(settings, [name], snapshot_id=snapshot_id, progress=None if as_json else note).run_id
+    with open_lab(settings) as lab:
+        status = next(row for row in bot_statuses(lab) if row.name == name)
+        session = session_json(lab, status)
+    if as_json:
+        print_json({"success": status.session_status == "COMPLETED", "run_id": run_id, **status.as_json(), **session})
+    else:
+        print_statuses([status], "Backtest")
+        _print_session(status, session)
+    if status.session_status == "REFUSED":
+        ctx.exit(REFUSED)
+    if status.session_status != "COMPLETED":
+        ctx.exit(DIFFERENT)
+
+
+def session_json(lab: Any, status: BotStatus) -> dict[str, Any]:
+    """What a session row adds to a bot's line: metrics, hashes, files and the reason of a refusal."""
+    from blaid_pipelines.store.tables import BacktestSession
+
+    with lab.store.session() as session:
+        row = session.get_one(BacktestSession, status.session_id)
+        return {
+            "metrics": row.metrics,
+            "reason_detail": row.reason,
+            "snapshot_id": row.snapshot_id,
+            "content_hash": row.content_hash,
+            "strategy_hash": row.strategy_hash,
+            "params_hash": row.params_hash,
+            "policy_hash": row.policy_hash,
+            "engine_version": row.engine_version,
+            "result_hash": row.result_hash,
+            "trades_path": None if row.trades_path is None else str(lab.lake / row.trades_path),
+            "equity_path": None if row.equity_path is None else str(lab.lake / row.equity_path),
+        }
+
+
+def _print_session(status: BotStatus, session: Mapping[str, Any]) -> None:
+    if session["reason_detail"] is not None:
+        reason = session["reason_detail"]
+        click.echo(f"{reason['code']}: {reason['message']}")
+        click.echo(f"  Next: {reason['suggested_fix']}")
+        return
+    click.echo(f"Session {status.session_id}; trades in {session['trades_path']}")
+    click.echo(f"Next: blaid explain {status.name}   or   blaid reproduce {status.session_id}")
+
+
+def print_statuses(statuses: Sequence[BotStatus], title: str) -> None:
+    """The table that `blaid status`, `blaid backtest` and `blaid demo` share."""
+    print_table(
+        title,
+        ("bot", "stage", "instrument", "trades", "net PnL USD", "max drawdown %", "score", "tier", "decision",
+         "first failing gate"),
+        (
+            (
+                row.name,
+                row.stage,
+                row.symbol or row.instrument,
+                row.trades,
+                None if row.net_pnl is None else f"{row.net_pnl:,.2f}",
+                None if row.max_drawdown_pct is None else f"{row.max_drawdown_pct:.2f}",
+                None if row.score is None else f"{row.score:.1f}",
+                row.tier,
+                row.decision,
+                row.first_failing_gate and f"{row.first_failing_gate} ({row.reason})",
+            )
+            for row in statuses
+        ),
+        right=("trades", "net PnL USD", "max drawdown %", "score"),
+    )  # fmt: skip
+
+
+def proof_line(proof: Mapping[str, int | None]) -> tuple[str, bool]:
+    """One line that compares the three counts, and whether they agree (only then is anything proven)."""
+    counts = (proof["calls"], proof["rows"], proof["sandbox_received"])
+    agree = None not in counts and len(set(counts)) == 1
+    shown = " / ".join("unknown" if count is None else f"{count}" for count in counts)
+    if agree:
+        return f"Proof: external calls = request rows = requests the sandbox received = {counts[0]}", True
+    return f"Proof: external calls / request rows / sandbox received: {shown} - NOT EQUAL", False
+
+
+@click.command()
+@click.argument("session")
+@json_option
+@click.pass_context
+def reproduce(ctx: click.Context, session: str, as_json: bool) -> None:
+    """Run the recorded SESSION again from its recorded inputs and compare bit for bit (exit 1: a difference)."""
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.lab.reproduce import reproduce as run_again
+    from blaid_pipelines.settings import load_settings
+
+    with open_lab(load_settings()) as lab:
+        outcome = run_again(lab, session)
+    if as_json:
+        print_json(
+            {
+                "success": outcome.identical,
+                "session_id": str(outcome.session_id),
+                "identical": outcome.identical,
+                "recorded_hash": outcome.recorded_hash,
+                "result_hash": outcome.result_hash,
+                "trades": outcome.trades,
+                "differences": outcome.differences,
+            }
+        )
+    elif outcome.identical:
+        click.echo(f"Identical: {outcome.trades} trades, bit for bit (result {outcome.result_hash}).")
+    else:
+        click.echo(f"NOT REPRODUCED: {len(outcome.differences)} differences.")
+        for difference in outcome.differences:
+            click.echo(f"  {difference}")
+        click.echo("  Next: compare code and data with the session's row; `blaid backtest` makes a new session.")
+    if not outcome.identical:
+        ctx.exit(DIFFERENT)
+
+
+@click.command()
+@click.argument("name")
+@json_option
+def explain(name: str, as_json: bool) -> None:
+    """Show why the bot called NAME is or is not promoted: gates, score, diagnostics, data, requests, trace ids."""
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.lab.explain import explain as build
+    from blaid_pipelines.settings import load_settings
+
+    with open_lab(load_settings()) as lab:
+        bundle = build(lab.store, name)
+    if as_json:
+        print_json(bundle)
+        return
+    print_bundle(bundle)
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show every bot with its latest result and decision, and the proof of use."""
+    from blaid_pipelines.lab.context import open_lab
+    from blaid_pipelines.lab.status import bot_statuses, status_report
+    from blaid_pipelines.settings import load_settings
+
+    with open_lab(load_settings()) as lab:
+        report = status_report(lab)
+        rows = bot_statuses(lab)
+    if as_json:
+        print_json(report)
+        return
+    if rows:
+        print_statuses(rows, f"Bots ({report['environment']})")
+    else:
+        click.echo("No bots yet. `blaid demo` shows the whole way; `blaid bot create` makes one.")
+    click.echo(proof_line(report["proof"])[0])

@@ -1,0 +1,98 @@
+"""Reproduction: a recorded session run again from its recorded inputs and compared bit for bit.
+
+The snapshot is read by its id, the kernel's settings come from the session's row, and today's code must be the code of
+then: another strategy hash or engine version is a difference of its own, named as such.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import select
+
+from blaid_pipelines.backtest.arrays import build_arrays
+from blaid_pipelines.backtest.engine import ENGINE_VERSION, BacktestSpec, run_backtest
+from blaid_pipelines.backtest.reproduce import compare
+from blaid_pipelines.backtest.strategy import get_family
+from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.results import read_result
+from blaid_pipelines.market.instruments import get_instrument
+from blaid_pipelines.market.sessions import load_sessions
+from blaid_pipelines.market.snapshots import get_snapshot, load_bars
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
+from blaid_pipelines.store.tables import BacktestSession
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a second run gave: equal only without a single difference."""
+
+    session_id: UUID
+    recorded_hash: str
+    result_hash: str | None
+    trades: int
+    differences: list[str]
+
+    @property
+    def identical(self) -> bool:
+        """True when trades, equity, metrics and code are the recorded ones, bit for bit."""
+        return not self.differences
+
+
+def find_session(lab: LabContext, session_id: str) -> BacktestSession:
+    """The session whose id is, or begins with, ``session_id``; raises :class:`InvalidRequest` (NOT_FOUND)."""
+    wanted = session_id.lower().replace("-", "")
+    with lab.store.session() as session:
+        rows = [
+            row
+            for row in session.scalars(select(BacktestSession).order_by(BacktestSession.created_at))
+            if row.id.hex.startswith(wanted)
+        ]
+        session.expunge_all()
+    if len(wanted) < 8 or len(rows) != 1:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.NOT_FOUND,
+                f"{len(rows)} sessions have an id that begins with {session_id!r}",
+                "Give the whole id; `blaid status --json` lists the latest of each bot.",
+                {"session_id": session_id, "matches": len(rows)},
+            )
+        )
+    return rows[0]
+
+
+def reproduce(lab: LabContext, session_id: str) -> Reproduction:
+    """Run the recorded session again.
+
+    Raises :class:`Refused` (SESSION_INCOMPLETE) for a session that ended without metrics, and what loading its snapshot
+    raises when the bars are gone or spoilt.
+    """
+    row = find_session(lab, session_id)
+    if row.status != "COMPLETED" or row.snapshot_id is None or row.result_hash is None or row.trades_path is None:
+        raise Refused(
+            Reason(
+                ReasonCode.SESSION_INCOMPLETE,
+                f"session {row.id} ended {row.status} and has no result to compare with",
+                "Reproduce a completed session.",
+                {"session_id": str(row.id), "status": row.status},
+            )
+        )
+    snapshot = get_snapshot(lab.store, row.snapshot_id)
+    instrument = get_instrument(lab.store, row.instrument)
+    bars = load_bars(lab.store, lab.lake, snapshot)
+    sessions = load_sessions(instrument.session, int(bars.ts_open[0]), int(bars.ts_open[-1]) + 1)
+    spec = BacktestSpec.from_json({name: value for name, value in row.spec.items() if name != "sources"})
+    differences = []
+    strategy_hash = get_family(row.strategy_family).source_hash
+    if strategy_hash != row.strategy_hash:
+        differences.append(f"strategy hash: recorded {row.strategy_hash}, now {strategy_hash}")
+    if row.engine_version != ENGINE_VERSION:
+        differences.append(f"engine version: recorded {row.engine_version}, now {ENGINE_VERSION}")
+    if snapshot.content_hash != row.content_hash:
+        differences.append(f"content hash: recorded {row.content_hash}, now {snapshot.content_hash}")
+    result = run_backtest(spec, build_arrays(bars, instrument, sessions))
+    differences += compare(read_result(lab.lake, row.trades_path), result.trades)
+    if result.result_hash != row.result_hash:
+        differences.append(f"result hash: recorded {row.result_hash}, now {result.result_hash}")
+    return Reproduction(row.id, row.result_hash, result.result_hash, result.trades.num_rows, differences)
