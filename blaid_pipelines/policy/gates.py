@@ -54,7 +54,7 @@ class GateResult:
     def as_json(self) -> dict[str, Any]:
         """The result as it is stored: ``code`` is the reason's code, or None."""
         return {
-            "gate": self.name,
+            "name": self.name,
             "status": self.status.value,
             "input": self.input,
             "comparison": self.comparison,
@@ -70,7 +70,8 @@ class PromotionEvidence:
     """All that a promotion is judged on. None always means "not known".
 
     ``metrics`` is the stored metrics document of the session; ``proof_reasons`` is empty when every external call was
-    proven, and holds the reasons where not; ``ids`` names the rows and hashes that were read.
+    proven, and holds the reasons where not; ``ids`` names the rows and hashes that were read; ``refusal`` is why the
+    backtest did not complete.
     """
 
     metrics: Mapping[str, Any] | None
@@ -85,6 +86,7 @@ class PromotionEvidence:
     capital_cents: int | None
     post_reset: bool | None
     ids: EvidenceIds
+    refusal: Reason | None = None
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,13 @@ class EvidenceIds:
 def evaluate_promotion(evidence: PromotionEvidence, policy: Policy) -> list[GateResult]:
     """Every gate of gates-v1 in its fixed order; pure, reads no clock and no database.
 
-    Order: the thresholds of the gate set, quality, proof, reproducible, what the evidence is, and last whether the
-    target stage has its broker.
+    Order: whether there is a completed backtest at all, the thresholds of the gate set, quality, proof, reproducible,
+    what the evidence is, and last whether the target stage has its broker.
     """
     gates = policy.gates_v1
     read = _Metrics(evidence.metrics)
     return [
+        _backtest(evidence),
         _at_least("min_sessions", read.count("sessions"), gates.min_sessions, _TOO_FEW_SESSIONS),
         _at_least("min_trades", read.count("trades"), gates.min_trades, _TOO_FEW_TRADES),
         _at_least("min_losers", read.count("losers"), gates.min_losers, _TOO_FEW_LOSERS),
@@ -243,6 +246,16 @@ def _unknown(gate: str, comparison: str, threshold: Any, problem: str, fix: str,
     numbers = {} if raw is None else {"input": raw}
     reason = Reason(ReasonCode.EVIDENCE_MISSING, f"{gate} cannot be judged: {problem}", fix, numbers)
     return GateResult(gate, GateStatus.UNKNOWN, None, threshold, comparison, reason)
+
+
+def _backtest(evidence: PromotionEvidence) -> GateResult:
+    """Asked first, so that a refused or failed backtest shows its own reason and not the numbers it never made."""
+    if evidence.refusal is not None:
+        return GateResult("backtest", GateStatus.FAIL, "not completed", "COMPLETED", "==", evidence.refusal)
+    if evidence.metrics is None:
+        problem = "there is no completed backtest"
+        return _unknown("backtest", "==", "COMPLETED", problem, "Backtest the bot: `blaid backtest NAME`.")
+    return GateResult("backtest", GateStatus.PASS, "COMPLETED", "COMPLETED", "==")
 
 
 def _compare(
