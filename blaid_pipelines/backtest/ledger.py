@@ -114,7 +114,7 @@ def trades_table(fills: NDArray[np.int64], spec: BacktestSpec, arrays: BarArrays
 
 def session_dates(arrays: BarArrays) -> NDArray[np.int32]:
     """The sessions that have bars, in order, as yyyymmdd."""
-    return np.unique(arrays.session_date)
+    return np.unique(arrays.session_date).astype(np.int32)
 
 
 def equity_table(trades: pa.Table, sessions: NDArray[np.int32], capital_cents: int) -> pa.Table:
@@ -143,7 +143,7 @@ def session_rows(trades: pa.Table, sessions: NDArray[np.int32]) -> NDArray[np.in
     row = np.searchsorted(sessions, dates)
     if len(dates) and (len(sessions) == 0 or (sessions[np.minimum(row, len(sessions) - 1)] != dates).any()):
         raise ValueError("a trade belongs to a session that is not in the list")
-    return row.astype(np.int64)
+    return np.asarray(row, dtype=np.int64)
 
 
 def result_hash(engine_version: str, spec_json: dict[str, Any], trades: pa.Table, equity: pa.Table) -> str:

@@ -76,7 +76,8 @@ def minimum_track_record(
 ) -> float | None:
     """Periods after which PSR(benchmark) reaches ``confidence``.
 
-    1 + [1 - g3 SR + (g4 - 1) / 4 SR^2] (z / (SR - SR*))^2, same source. None where the ratio is not over the benchmark: no record is long enough.
+    1 + [1 - g3 SR + (g4 - 1) / 4 SR^2] (z / (SR - SR*))^2, same source.
+    None where the ratio is not over the benchmark: no record is long enough.
     """
     variance = _sharpe_variance(sharpe, skewness, kurtosis)
     if sharpe <= benchmark or variance <= 0.0:
