@@ -58,14 +58,16 @@ def _run_market_data(symbol: str, config: dict[str, Any], *, as_json: bool) -> N
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.market.snapshots import get_snapshot, verdict_of
     from blaid_pipelines.settings import load_settings
-    from resources.launch import run_market_data
+    from resources.commands import run_market_data
 
     settings = load_settings()
-    outcome = run_market_data(settings, symbol, config, progress=note)
+    if not as_json:
+        note(f"{symbol}: bars, then the quality gate (Dagster job market_data) ...")
+    run = run_market_data(settings, symbol, config)
     with open_lab(settings) as lab:
-        snapshot = get_snapshot(lab.store, outcome.metadata["bars"]["snapshot_id"])
+        snapshot = get_snapshot(lab.store, run.bars["snapshot_id"])
         verdict = verdict_of(lab.store, snapshot.snapshot_id)
-    _print_series(snapshot, verdict, outcome.metadata["bars"], outcome.run_id, as_json=as_json)
+    _print_series(snapshot, verdict, run.bars, run.run_id, as_json=as_json)
 
 
 def _print_series(

@@ -1,8 +1,8 @@
 """``blaid demo``: the main job end to end on this machine, without a key and without the network.
 
-It makes an installation if there is none, serves the sandbox gateway, pulls four series through the quality gate, runs a
-cohort of bots to a promotion decision on a real Dagster instance, builds the warehouse, and compares the three counts of
-external calls. Everything it does is done by the same jobs and functions as in production; only the scenario is here.
+It makes an installation if there is none, serves the sandbox gateway, pulls four series through the quality gate, runs
+a cohort of bots to a promotion decision on a real Dagster instance, builds the warehouse, and compares the three counts
+of external calls. Everything it does is done by the same jobs and functions as in production; only the scenario is here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCo
 if TYPE_CHECKING:
     from blaid_pipelines.settings import Settings
 
-START, END = "2024-01-02", "2024-06-28"
+START, END, SCHEMA = "2024-01-02", "2024-06-28", "ohlcv-1m"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def demo(ctx: click.Context, as_json: bool) -> None:
 
 
 def _scenario(settings: Settings, steps: Steps, bots: tuple[DemoBot, ...], real: Path | None) -> dict[str, Any]:
-    from resources.launch import run_lab_cycle, run_market_data, run_warehouse
+    from resources.commands import run_lab_cycle, run_market_data, run_warehouse
 
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.status import status_report
@@ -126,18 +126,18 @@ def _scenario(settings: Settings, steps: Steps, bots: tuple[DemoBot, ...], real:
     quiet = lambda text: note(f"      {text}")  # noqa: E731
     with steps.step("Pulling bars and judging them (Dagster job market_data, one run per series)"):
         for bot in BOTS:
-            config = {"source": "pull", "start": START, "end": END}
-            outcome = run_market_data(settings, bot.symbol, config, progress=None)
+            config = {"source": "pull", "data_schema": SCHEMA, "start": START, "end": END}
+            outcome = run_market_data(settings, bot.symbol, config)
             quiet(_series_line(settings, bot.symbol, outcome))
         if real:
-            config = {"source": "file", "files": [str(real)], "stamp": "close", "tz": "UTC"}
-            outcome = run_market_data(settings, REAL_BOT.symbol, config, progress=None)
+            config = {"source": "file", "data_schema": SCHEMA, "files": [str(real)], "stamp": "close", "tz": "UTC"}
+            outcome = run_market_data(settings, REAL_BOT.symbol, config)
             quiet(_series_line(settings, REAL_BOT.symbol, outcome))
     with steps.step("Creating bots"):
         for bot in bots:
             _ensure_bot(settings, bot)
     with steps.step(f"Backtest, diagnostics, score, decision of {len(bots)} bots (Dagster job lab_cycle, one run)"):
-        run_lab_cycle(settings, [bot.name for bot in bots], progress=quiet)
+        run_lab_cycle(settings, [bot.name for bot in bots])
     with steps.step("Building the warehouse (Dagster job warehouse: dbt on DuckDB)"):
         run_warehouse(settings)
     with open_lab(settings) as lab:
@@ -148,7 +148,7 @@ def _series_line(settings: Settings, symbol: str, outcome: Any) -> str:
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.market.snapshots import verdict_of
 
-    metadata = outcome.metadata["bars"]
+    metadata = outcome.bars
     with open_lab(settings) as lab:
         verdict = verdict_of(lab.store, metadata["snapshot_id"])
     codes = "" if verdict is None else ", ".join(sorted({reason["code"] for reason in verdict.reasons}))

@@ -30,12 +30,14 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.status import bot_statuses
     from blaid_pipelines.settings import load_settings
-    from resources.launch import run_lab_cycle
+    from resources.commands import run_lab_cycle
 
     settings = load_settings()
     with open_lab(settings) as lab:
         require_bots(lab, [name])
-    run_id = run_lab_cycle(settings, [name], snapshot_id=snapshot_id, progress=None if as_json else note).run_id
+    if not as_json:
+        note(f"{name}: backtest, diagnostics, score, decision (Dagster job lab_cycle) ...")
+    run_id = run_lab_cycle(settings, [name], snapshot_id=snapshot_id).run_id
     with open_lab(settings) as lab:
         status = next(row for row in bot_statuses(lab) if row.name == name)
         session = session_json(lab, status)
