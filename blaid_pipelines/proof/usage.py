@@ -1,0 +1,97 @@
+"""Proof of use: what was called, held against what was recorded.
+
+Three counts that must be equal: lines of the wire log (calls that left), rows of ``provider_requests``, and, in the
+sandbox world, requests that the gateway received. And for one piece of work: does each request it cites have a row
+with a known, good outcome?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from blaid_pipelines.proof.recorder import wire_log_path
+from blaid_pipelines.reasons import Reason, ReasonCode
+from blaid_pipelines.settings import Environment, Settings
+from blaid_pipelines.store.database import Store
+from blaid_pipelines.store.tables import ProviderRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ProofCounts:
+    """``calls`` that left by the wire log, ``rows`` recorded, ``sandbox_received`` by the gateway's own log.
+
+    ``sandbox_received`` is None outside the sandbox world, and where no local gateway has kept a log.
+    """
+
+    calls: int
+    rows: int
+    sandbox_received: int | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether every count that there is says the same."""
+        return self.calls == self.rows and self.sandbox_received in (None, self.rows)
+
+
+def request_log_path(settings: Settings) -> Path:
+    """Where the sandbox gateway of an installation logs what it received."""
+    return settings.home / "sandbox" / "requests.jsonl"
+
+
+def proof_counts(store: Store, settings: Settings) -> ProofCounts:
+    """The three counts of an installation, since its beginning."""
+    with store.session() as session:
+        rows = session.scalar(select(func.count()).select_from(ProviderRequest)) or 0
+    received = _lines(request_log_path(settings)) if settings.env is Environment.SANDBOX else None
+    return ProofCounts(calls=_lines(wire_log_path(settings)) or 0, rows=rows, sandbox_received=received)
+
+
+def check_requests(store: Store, request_ids: Sequence[UUID]) -> list[Reason]:
+    """Reasons why the cited requests do not prove use; empty when each has a row with success true."""
+    with store.session() as session:
+        found = {
+            row.id: row
+            for row in session.execute(
+                select(
+                    ProviderRequest.id,
+                    ProviderRequest.success,
+                    ProviderRequest.provider,
+                    ProviderRequest.endpoint,
+                    ProviderRequest.error_code,
+                ).where(ProviderRequest.id.in_(list(request_ids)))
+            )
+        }
+    reasons = []
+    for request_id in dict.fromkeys(request_ids):
+        row = found.get(request_id)
+        if row is None:
+            reasons.append(_reason(ReasonCode.PROOF_MISMATCH, request_id, "has no row in provider_requests"))
+        elif row.success is None:
+            text = f"to {row.provider} {row.endpoint} has no known outcome"
+            reasons.append(_reason(ReasonCode.PROOF_UNKNOWN, request_id, text))
+        elif not row.success:
+            text = f"to {row.provider} {row.endpoint} failed with {row.error_code}"
+            reasons.append(_reason(ReasonCode.PROOF_MISMATCH, request_id, text))
+    return reasons
+
+
+def _reason(code: ReasonCode, request_id: UUID, what: str) -> Reason:
+    return Reason(
+        code,
+        f"Request {request_id} {what}.",
+        "Pull the data again: what a decision cites must be proven by recorded calls.",
+        {"request_id": str(request_id)},
+    )
+
+
+def _lines(path: Path) -> int | None:
+    try:
+        with path.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
+    except FileNotFoundError:
+        return None
