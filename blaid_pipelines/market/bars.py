@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 
 if TYPE_CHECKING:
     from blaid_pipelines.providers.databento.dbn import DbnBars
@@ -36,6 +39,33 @@ MINUTE_NS = 60_000_000_000
 
 SCHEMA_MINUTES = {"ohlcv-1m": 1, "ohlcv-1h": 60, "ohlcv-1d": 1440}
 """Minutes a bar lasts, by schema."""
+
+
+def bar_nanos(schema: str) -> int:
+    """Length of a bar in nanoseconds. Raises :class:`InvalidRequest` for a schema that is not bars."""
+    minutes = SCHEMA_MINUTES.get(schema)
+    if minutes is None:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.FORMAT_UNSUPPORTED,
+                f"{schema!r} is no bar schema that Blaid reads",
+                f"Use one of: {', '.join(SCHEMA_MINUTES)}.",
+                {"schema": schema},
+            )
+        )
+    return minutes * MINUTE_NS
+
+
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since the epoch of an aware datetime; exact (a float would not be)."""
+    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000
+
+
+def from_ns(nanos: int) -> datetime:
+    """The UTC datetime at or before ``nanos``, to the microsecond."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=nanos // 1000)
+
 
 TABLE_SCHEMA = pa.schema(
     [

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SUITE_VERSION = "quality-1"
+"""Version of the whole gate: measures, checks, sentinels. A verdict of another version does not count."""
+
 
 class QualityThresholds(BaseModel):
     """Thresholds of one quality gate. Every field is required; unknown fields are refused."""

@@ -1,0 +1,265 @@
+"""Snapshots: immutable lists of bar files, found again by id, checked on every load, and usable only with a verdict.
+
+``content_hash`` covers the bars alone; ``snapshot_id`` covers the bars, the series, the range and the provenance. A
+snapshot's rows and files never change. What may be used is decided here too: :func:`require_pass` refuses a snapshot
+without a passing verdict of the current suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from blaid_pipelines.ids import fingerprint
+from blaid_pipelines.market.bars import Bars, from_ns
+from blaid_pipelines.market.instruments import is_continuous
+from blaid_pipelines.market.lake import read_file
+from blaid_pipelines.market.thresholds import SUITE_VERSION
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
+from blaid_pipelines.store.tables import QualityVerdict, Snapshot
+
+if TYPE_CHECKING:
+    from blaid_pipelines.store.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """The stretch ``[start_ns, end_ns)`` for which a snapshot uses one bar file; the file may hold more."""
+
+    path: str
+    sha256: str
+    start_ns: int
+    end_ns: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As stored in ``snapshots.files``."""
+        return {"path": self.path, "sha256": self.sha256, "start_ns": self.start_ns, "end_ns": self.end_ns}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What a snapshot is a snapshot of."""
+
+    dataset: str
+    schema: str
+    symbol: str
+    instrument: str
+
+
+def read_parts(lake: Path, parts: Sequence[FilePart]) -> Bars:
+    """The bars of the parts, each file verified. Raises :class:`Refused` (``SNAPSHOT_CORRUPT``)."""
+    return Bars.concat(read_file(lake, part.path, part.sha256).slice(part.start_ns, part.end_ns) for part in parts)
+
+
+def snapshot_id_of(
+    content_hash: str, series: Series, start_ns: int, end_ns: int, provenance: Mapping[str, Any], simulated: bool
+) -> str:
+    """The id that content, series, range and provenance have together; 64 hex digits."""
+    return fingerprint(
+        {
+            "content_hash": content_hash,
+            "dataset": series.dataset,
+            "schema": series.schema,
+            "symbol": series.symbol,
+            "range_ns": [start_ns, end_ns],
+            "provenance": dict(provenance),
+            "simulated": simulated,
+        }
+    )
+
+
+def create_snapshot(
+    store: Store,
+    lake: Path,
+    series: Series,
+    start_ns: int,
+    end_ns: int,
+    parts: Sequence[FilePart],
+    provenance: Mapping[str, Any],
+    simulated: bool,
+    trace_id: str,
+) -> Snapshot:
+    """Write the snapshot row of these files, or return the one that exists: same content and provenance, same id.
+
+    The bars are read back from the lake and verified first, so that no row cites what cannot be loaded.
+    """
+    bars = read_parts(lake, parts)
+    content_hash = bars.content_hash()
+    snapshot_id = snapshot_id_of(content_hash, series, start_ns, end_ns, provenance, simulated)
+    row = {
+        "snapshot_id": snapshot_id,
+        "content_hash": content_hash,
+        "dataset": series.dataset,
+        "schema": series.schema,
+        "symbol": series.symbol,
+        "instrument": series.instrument,
+        "range_start": from_ns(start_ns),
+        "range_end": from_ns(end_ns),
+        "bar_count": len(bars),
+        "first_ts": from_ns(int(bars.ts_open[0])) if len(bars) else None,
+        "last_ts": from_ns(int(bars.ts_open[-1])) if len(bars) else None,
+        "files": [part.as_json() for part in parts],
+        "contracts": list(bars.contracts),
+        "provenance": dict(provenance),
+        "simulated": simulated,
+        "trace_id": trace_id,
+    }
+    with store.session() as session:
+        session.execute(insert(Snapshot).values(row).on_conflict_do_nothing(index_elements=["snapshot_id"]))
+    return get_snapshot(store, snapshot_id)
+
+
+def get_snapshot(store: Store, snapshot_id: str) -> Snapshot:
+    """The snapshot with this id; :class:`InvalidRequest` (``SNAPSHOT_MISSING``) when there is none."""
+    with store.session() as session:
+        snapshot = session.get(Snapshot, snapshot_id)
+        if snapshot is None:
+            raise InvalidRequest(
+                Reason(
+                    ReasonCode.SNAPSHOT_MISSING,
+                    f"there is no snapshot {snapshot_id}",
+                    "List snapshots with `blaid status`, or pull or ingest the series.",
+                    {"snapshot_id": snapshot_id},
+                )
+            )
+        session.refresh(snapshot)
+        session.expunge(snapshot)
+        return snapshot
+
+
+def load_bars(store: Store, lake: Path, snapshot: Snapshot) -> Bars:
+    """The bars of a snapshot, every file's bytes and the whole content checked against the store's row.
+
+    The row is read again: what the caller holds is not trusted. Raises :class:`Refused` (``SNAPSHOT_CORRUPT``).
+    """
+    row = get_snapshot(store, snapshot.snapshot_id)
+    parts = [FilePart(entry["path"], entry["sha256"], entry["start_ns"], entry["end_ns"]) for entry in row.files]
+    bars = read_parts(lake, parts)
+    content_hash = bars.content_hash()
+    if content_hash != row.content_hash or len(bars) != row.bar_count:
+        raise Refused(
+            Reason(
+                ReasonCode.SNAPSHOT_CORRUPT,
+                f"the files of snapshot {row.snapshot_id} do not hold its bars",
+                "Restore the lake from a backup, or pull or ingest the range again.",
+                {
+                    "snapshot_id": row.snapshot_id,
+                    "content_hash": row.content_hash,
+                    "found_content_hash": content_hash,
+                    "bar_count": row.bar_count,
+                    "found_bar_count": len(bars),
+                },
+            )
+        )
+    return bars
+
+
+def resolve_snapshot(store: Store, instrument: str, symbol: str | None, schema: str) -> Snapshot:
+    """The newest snapshot of a series of ``instrument``, judged or not.
+
+    Without ``symbol`` the instrument's only series counts, or its lead continuous series ``X.c.0`` among several.
+    Raises :class:`Refused` with ``SNAPSHOT_MISSING`` or ``SNAPSHOT_AMBIGUOUS``.
+    """
+    of_instrument = (Snapshot.instrument == instrument, Snapshot.schema == schema)
+    with store.session() as session:
+        symbols = sorted(session.scalars(select(Snapshot.symbol).where(*of_instrument).distinct()))
+        chosen = symbol if symbol is not None else _only(instrument, schema, symbols)
+        newest = session.scalars(
+            select(Snapshot)
+            .where(*of_instrument, Snapshot.symbol == chosen)
+            .order_by(Snapshot.created_at.desc(), Snapshot.snapshot_id)
+            .limit(1)
+        ).first()
+        if newest is not None:
+            session.expunge(newest)
+            return newest
+    wanted = chosen or f"{instrument}.c.0"
+    raise Refused(
+        Reason(
+            ReasonCode.SNAPSHOT_MISSING,
+            f"there are no {schema} bars of {chosen or instrument}",
+            f"Run `blaid pull {wanted} --schema {schema} --start D --end D`, or `blaid ingest FILE --symbol {wanted}`.",
+            {"instrument": instrument, "symbol": symbol, "schema": schema, "series_present": symbols},
+        )
+    )
+
+
+def _only(instrument: str, schema: str, symbols: Sequence[str]) -> str | None:
+    if len(symbols) <= 1:
+        return symbols[0] if symbols else None
+    lead = f"{instrument}.c.0"
+    if lead in symbols and is_continuous(lead):
+        return lead
+    raise Refused(
+        Reason(
+            ReasonCode.SNAPSHOT_AMBIGUOUS,
+            f"{instrument} has several {schema} series: {', '.join(symbols)}",
+            "Name the series that the bot reads, such as --symbol " + symbols[0] + ".",
+            {"instrument": instrument, "schema": schema, "series_present": list(symbols)},
+        )
+    )
+
+
+def verdict_of(store: Store, snapshot_id: str) -> QualityVerdict | None:
+    """The newest verdict on a snapshot, or None when it was never judged."""
+    with store.session() as session:
+        verdict = session.scalars(
+            select(QualityVerdict)
+            .where(QualityVerdict.snapshot_id == snapshot_id)
+            .order_by(QualityVerdict.created_at.desc(), QualityVerdict.id.desc())
+            .limit(1)
+        ).first()
+        if verdict is not None:
+            session.expunge(verdict)
+        return verdict
+
+
+def require_pass(store: Store, snapshot: Snapshot, policy_hash: str | None = None) -> QualityVerdict:
+    """The passing verdict on ``snapshot``, or :class:`Refused`.
+
+    ``DATA_QUALITY_FAILED`` carries the verdict's own reasons. ``DATA_QUALITY_UNKNOWN`` where the verdict is missing, of
+    another suite version, bound to other content or, with ``policy_hash``, given under another policy.
+    """
+    verdict = verdict_of(store, snapshot.snapshot_id)
+    numbers: dict[str, Any] = {"snapshot_id": snapshot.snapshot_id, "symbol": snapshot.symbol}
+    if verdict is None:
+        raise _unknown("it was never judged", numbers)
+    numbers["verdict_id"] = str(verdict.id)
+    if verdict.content_hash != snapshot.content_hash:
+        raise _unknown("its verdict is about other bars", numbers)
+    if verdict.suite_version != SUITE_VERSION:
+        raise _unknown(f"its verdict is of suite {verdict.suite_version}, now it is {SUITE_VERSION}", numbers)
+    if policy_hash is not None and verdict.policy_hash != policy_hash:
+        raise _unknown("its verdict was given under another policy", numbers)
+    if verdict.status == "PASS" and not verdict.reasons:
+        return verdict
+    reasons = [
+        Reason(ReasonCode(entry["code"]), entry["message"], entry["suggested_fix"], entry["numbers"])
+        for entry in verdict.reasons
+    ]
+    codes = [reason.code.value for reason in reasons]
+    raise Refused(
+        Reason(
+            ReasonCode.DATA_QUALITY_FAILED,
+            f"the bars of {snapshot.symbol} failed the quality gate: {', '.join(codes)}",
+            "Read the reasons; take the bars from a sound source, or pull or ingest them again and judge them.",
+            {**numbers, "codes": codes},
+        ),
+        *reasons,
+    )
+
+
+def _unknown(why: str, numbers: Mapping[str, Any]) -> Refused:
+    return Refused(
+        Reason(
+            ReasonCode.DATA_QUALITY_UNKNOWN,
+            f"the snapshot has no verdict that counts: {why}",
+            "Put it through the quality gate: pull or ingest the series again, or run the quality asset.",
+            numbers,
+        )
+    )
