@@ -423,6 +423,12 @@ def unshare(home: Path) -> None:
         lease.release()
 
 
+def lease_descriptor(home: Path) -> int:
+    """The descriptor of this process's lease, for children that are to keep the server up (``pass_fds``)."""
+    with _leases_guard:
+        return _leases[home.resolve()][0].fileno()
+
+
 @atexit.register
 def _release_all() -> None:
     with _leases_guard:
