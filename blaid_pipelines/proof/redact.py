@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 REDACTED = "[redacted]"
-_SECRET_NAME = re.compile(r"(api_?key|apikey|secret|token|passw|authorization|credential|cookie|signature)", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"api_?key|secret|token|passw|authorization|credential|cookie|signature", re.IGNORECASE)
 _SECRET_SHAPES = re.compile(
     r"db-[A-Za-z0-9]{8,}"  # Databento
     r"|sk-[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic

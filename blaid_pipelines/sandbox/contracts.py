@@ -18,7 +18,7 @@ _RAW = re.compile(r"^(?P<root>[A-Z0-9]{1,3}?)(?P<month>[FGHJKMNQUVXZ])(?P<year>\
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One product root. Prices in units of 1e-9; ``volatility`` is the tick size of a typical minute, in 1/100 ticks."""
+    """One product root. Prices in units of 1e-9; ``volatility`` of a typical minute in 1/100 ticks."""
 
     root: str
     mic: str
@@ -62,18 +62,16 @@ PRODUCTS: dict[str, Product] = {
         _product("M2K", "XCME", 100_000_000, 5, "IPNT", "HMUZ", _EQUITY, "friday3", 20_100, 260, 190, 150),
         _product("YM", "XCBT", 1_000_000_000, 5, "IPNT", "HMUZ", _EQUITY, "friday3", 37_800, 450, 420, 150),
         # point value 0.50: the one unit below a whole, so given in nanos here
-        Product(
-            "MYM", "XCBT", 10**9, 5 * 10**8, "IPNT", "HMUZ", _EQUITY, "friday3", 37_800, 450, 420, 120
-        ),
+        Product("MYM", "XCBT", 10**9, 5 * 10**8, "IPNT", "HMUZ", _EQUITY, "friday3", 37_800, 450, 420, 120),
         _product("CL", "XNYM", 10_000_000, 1000, "BBL", MONTH_LETTERS, "CMEGlobex_CL", "crude", 7_300, 220, 25, 400),
         _product("MCL", "XNYM", 10_000_000, 100, "BBL", MONTH_LETTERS, "CMEGlobex_CL", "crude", 7_300, 220, 25, 150),
-        _product("GC", "XCEC", 100_000_000, 100, "TRYOZ", "GJMQVZ", "CMEGlobex_GC", "month_end3", 20_600, 200, 170, 350),
-        _product("MGC", "XCEC", 100_000_000, 10, "TRYOZ", "GJMQVZ", "CMEGlobex_GC", "month_end3", 20_600, 200, 170, 120),
-        _product("SI", "XCEC", 5_000_000, 5000, "TRYOZ", "HKNUZ", "CMEGlobex_SI", "month_end3", 4_700, 150, 40, 120),
+        _product("GC", "XCEC", 100_000_000, 100, "TRYOZ", "GJMQVZ", "CMEGlobex_GC", "gold", 20_600, 200, 170, 350),
+        _product("MGC", "XCEC", 100_000_000, 10, "TRYOZ", "GJMQVZ", "CMEGlobex_GC", "gold", 20_600, 200, 170, 120),
+        _product("SI", "XCEC", 5_000_000, 5000, "TRYOZ", "HKNUZ", "CMEGlobex_SI", "gold", 4_700, 150, 40, 120),
         _product("6E", "XCME", 50_000, 125_000, "EUR", "HMUZ", "CMEGlobex_FX", "fx", 22_000, 120, 90, 260),
         _product("M6E", "XCME", 100_000, 12_500, "EUR", "HMUZ", "CMEGlobex_FX", "fx", 11_000, 70, 45, 30),
-        _product("ZN", "XCBT", 15_625_000, 100_000, "USD", "HMUZ", _RATES, "month_end8", 7_140, 60, 12, 700),
-        _product("ZB", "XCBT", 31_250_000, 100_000, "USD", "HMUZ", _RATES, "month_end8", 3_900, 80, 8, 300),
+        _product("ZN", "XCBT", 15_625_000, 100_000, "USD", "HMUZ", _RATES, "note", 7_140, 60, 12, 700),
+        _product("ZB", "XCBT", 31_250_000, 100_000, "USD", "HMUZ", _RATES, "note", 3_900, 80, 8, 300),
     )
 }
 
@@ -101,7 +99,7 @@ def raw_root(raw_symbol: str) -> str | None:
 
 
 def last_trading_day(product: Product, year: int, month: int) -> date:
-    """The last trading day of a contract month. Weekends are heeded, exchange holidays are not: close enough to play."""
+    """The last trading day of a contract month. It heeds weekends but not exchange holidays: good enough to play."""
     if product.expiry == "friday3":
         return _nth_weekday(year, month, 4, 3)
     if product.expiry == "fx":
@@ -109,7 +107,7 @@ def last_trading_day(product: Product, year: int, month: int) -> date:
     if product.expiry == "crude":
         before = date(year, month, 1) - timedelta(days=1)
         return _business_days_before(date(before.year, before.month, 25), 3)
-    count = int(product.expiry.removeprefix("month_end"))
+    count = {"gold": 3, "note": 8}[product.expiry]  # business days before the month ends
     following = date(year + month // 12, month % 12 + 1, 1)
     return _business_days_before(following, count)
 

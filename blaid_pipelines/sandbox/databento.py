@@ -119,7 +119,7 @@ class DatabentoHistoricalService:
     def _get_dataset_range(self, params: Mapping[str, str]) -> Reply:
         start, end = self._available(self._dataset(params))
         bounds = {"start": _iso(start), "end": _iso(end)}
-        return json_reply({**bounds, "schema": {schema: bounds for schema in SCHEMAS}})
+        return json_reply({**bounds, "schema": dict.fromkeys(SCHEMAS, bounds)})
 
     def _get_cost(self, params: Mapping[str, str]) -> Reply:
         query, resolved = self._query(params)
@@ -418,11 +418,11 @@ def _range_error(
         "available_start": show(available[0]),
         "available_end": show(available[1]),
     }
+    until = f"The dataset {dataset} has data available up to '{payload['available_end']}'."
     message = {
         "data_time_range_start_on_or_after_end": "The start of the range must be before its end.",
-        "data_start_after_available_end": f"The dataset {dataset} has data available up to '{payload['available_end']}'.",
+        "data_start_after_available_end": until,
         "data_start_before_available_start": f"The dataset {dataset} has data from '{payload['available_start']}'.",
-        "data_end_after_available_end": f"The dataset {dataset} has data available up to '{payload['available_end']}'. "
-        "The `end` in the query is after the available range.",
+        "data_end_after_available_end": f"{until} The `end` in the query is after the available range.",
     }[case]
     return case_error(422, case, message, payload)

@@ -1,7 +1,7 @@
 """Writing DBN version 3, as Databento's servers do: metadata, records, zstd. For the sandbox gateway and tests alone.
 
-The bytes carry the sandbox's marker in the metadata's reserved part, which every reader skips, so that a file saved from
-the gateway still says that it is simulated.
+The bytes carry the sandbox's marker in the metadata's reserved part, which every reader skips: a file saved from the
+gateway still says that it is simulated.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class SandboxGateway:
         return f"http://{host}:{port}"
 
     def start(self) -> SandboxGateway:
-        """Bind and serve in a thread; returns when requests are answered. Raises :class:`StopAndFix` on a taken port."""
+        """Bind and serve in a thread; returns once it answers. Raises :class:`StopAndFix` on a taken port."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -346,7 +346,7 @@ async def _send_half(send: Send, reply: Reply, headers: Mapping[str, str]) -> No
 
 
 def _reset(send: Send) -> None:
-    """Close the connection with RST. ASGI has no word for it, so this reaches for uvicorn's transport (its h11 cycle)."""
+    """Close the connection with RST. ASGI has no word for it: this reaches for the transport of uvicorn's h11 cycle."""
     transport = send.__self__.transport  # type: ignore[attr-defined]
     peer = transport.get_extra_info("socket")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

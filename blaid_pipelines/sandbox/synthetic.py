@@ -12,13 +12,14 @@ import hashlib
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.providers.databento.dbn import MISSING_PRICE
-from blaid_pipelines.sandbox.contracts import DATASET, PRODUCTS, leads
+from blaid_pipelines.sandbox.contracts import DATASET, PRODUCTS, Lead, leads
 from blaid_pipelines.sandbox.series import MINUTE, PRICES, Series, lead_ids, utc_nanos
 
 I64 = npt.NDArray[np.int64]
@@ -57,7 +58,7 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to make: ``symbol`` is a continuous one (``MES.c.0``), UTC dates [start, end). ``salt`` gives another walk."""
+    """What to make: bars of a continuous symbol (``MES.c.0``) on UTC dates [start, end); ``salt`` gives another walk."""
 
     symbol: str
     start: date
@@ -139,10 +140,10 @@ def _rhythm(minute: I64) -> I64:
     return weight
 
 
-def _contract_number(ts_open: I64, contracts: tuple[object, ...]) -> I64:
+def _contract_number(ts_open: I64, contracts: tuple[Lead, ...]) -> I64:
     number = np.zeros(len(ts_open), dtype=np.int64)
     for lead in contracts[1:]:
-        number += ts_open >= utc_nanos(lead.start)  # type: ignore[attr-defined]
+        number += ts_open >= utc_nanos(lead.start)
     return number
 
 
@@ -177,10 +178,9 @@ def _plant(series: Series, defect: Defect, tick_nanos: int) -> Series:
     if defect.kind == "duplicate":
         again = np.sort(np.r_[np.arange(len(series)), np.flatnonzero(hit)])
         return series.take(again)
-    changes = {
-        "off_tick": lambda price: price + tick_nanos * 2 // 5,
-        "missing": lambda price: np.full_like(price, MISSING_PRICE),
-        "scale": lambda price: price * 100,
-    }
-    change = changes[defect.kind]
-    return replace(series, **{name: np.where(hit, change(getattr(series, name)), getattr(series, name)) for name in PRICES})
+    columns: dict[str, Any] = {}
+    for name in PRICES:
+        price = getattr(series, name)
+        wrong = {"off_tick": price + tick_nanos * 2 // 5, "missing": MISSING_PRICE, "scale": price * 100}[defect.kind]
+        columns[name] = np.where(hit, wrong, price)
+    return replace(series, **columns)

@@ -1,1 +1,1 @@
-"""Databento: reading its files (``dbn``), calling its historical service (``client``), naming its errors (``errors``)."""
+"""Databento: reading its files (``dbn``), calling its service (``client``), naming its errors (``errors``)."""

@@ -304,7 +304,7 @@ def _prices(column: npt.NDArray[Any]) -> I64:
 
 
 def _own_contracts(metadata: Any) -> dict[int, list[SymbolInterval]]:
-    """Names from the file's mappings, where it was asked for by raw symbol; nothing for continuous or parent symbols."""
+    """Names from the file's mappings where raw symbols were asked for; nothing for continuous or parent symbols."""
     found: dict[int, list[SymbolInterval]] = {}
     if str(metadata.stype_in) != "raw_symbol":
         return found
