@@ -5,6 +5,7 @@ Both run the ``market_data`` job on the Dagster instance, in this process, so th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def _run_market_data(symbol: str, config: dict[str, Any], *, as_json: bool) -> N
 
 
 def _print_series(
-    snapshot: Snapshot, verdict: QualityVerdict | None, metadata: dict[str, Any], run_id: str, *, as_json: bool
+    snapshot: Snapshot, verdict: QualityVerdict | None, metadata: Mapping[str, Any], run_id: str, *, as_json: bool
 ) -> None:
     quality = "UNKNOWN" if verdict is None else verdict.status
     reasons = [] if verdict is None else verdict.reasons

@@ -2,7 +2,7 @@
 
 It makes an installation if there is none, serves the sandbox gateway, pulls four series through the quality gate, runs
 a cohort of bots to a promotion decision on a real Dagster instance, builds the warehouse, and compares the three counts
-of external calls. Everything it does is done by the same jobs and functions as in production; only the scenario is here.
+of external calls. Everything it does is done by the jobs and functions of production; only the scenario is here.
 """
 
 from __future__ import annotations
@@ -104,11 +104,8 @@ def demo(ctx: click.Context, as_json: bool) -> None:
     steps = Steps(6)
     with steps.step(f"Starting Postgres and migrating ({settings.home})"):
         store = initialise(settings)
-    with store:
-        with steps.step("Serving the sandbox gateway (Databento's protocol, seeded bars)"):
-            gateway = _gateway(settings)
-        with gateway as settings:
-            report = _scenario(settings, steps, bots, real)
+    with store, _gateway(settings, steps):
+        report = _scenario(settings, steps, bots, real)
     report["seconds"] = round(steps.elapsed_s, 1)
     if as_json:
         print_json(report)
@@ -117,22 +114,48 @@ def demo(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def _scenario(settings: Settings, steps: Steps, bots: tuple[DemoBot, ...], real: Path | None) -> dict[str, Any]:
-    from resources.commands import run_lab_cycle, run_market_data, run_warehouse
+@contextmanager
+def _gateway(settings: Settings, steps: Steps) -> Iterator[None]:
+    """Serve the default series on the installation's port, unless `blaid up` or BLAID_DATABENTO_URL already does."""
+    from blaid_pipelines.proof.usage import request_log_path
+    from blaid_pipelines.sandbox.catalog import default_series
+    from blaid_pipelines.sandbox.gateway import SandboxGateway
+    from blaid_pipelines.stack.lifecycle import status
 
+    gateway = None
+    with steps.step("Serving the sandbox gateway (Databento's protocol, seeded bars)"):
+        up = any(process.name == "sandbox" and process.state == "running" for process in status(settings))
+        key = settings.databento_key()
+        if up or settings.databento_url_setting is not None:
+            note(f"      using the one at {settings.databento_url}")
+        elif key is not None:
+            gateway = SandboxGateway(
+                default_series(),
+                key=key.get_secret_value(),
+                port=settings.sandbox_port,
+                request_log=request_log_path(settings),
+            ).start()
+    try:
+        yield
+    finally:
+        if gateway is not None:
+            gateway.stop()
+
+
+def _scenario(settings: Settings, steps: Steps, bots: tuple[DemoBot, ...], real: Path | None) -> dict[str, Any]:
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.status import status_report
+    from resources.commands import run_lab_cycle, run_market_data, run_warehouse
 
-    quiet = lambda text: note(f"      {text}")  # noqa: E731
     with steps.step("Pulling bars and judging them (Dagster job market_data, one run per series)"):
         for bot in BOTS:
-            config = {"source": "pull", "data_schema": SCHEMA, "start": START, "end": END}
-            outcome = run_market_data(settings, bot.symbol, config)
-            quiet(_series_line(settings, bot.symbol, outcome))
+            pulled = {"source": "pull", "data_schema": SCHEMA, "start": START, "end": END}
+            outcome = run_market_data(settings, bot.symbol, pulled)
+            note(_series_line(settings, bot.symbol, outcome))
         if real:
-            config = {"source": "file", "data_schema": SCHEMA, "files": [str(real)], "stamp": "close", "tz": "UTC"}
-            outcome = run_market_data(settings, REAL_BOT.symbol, config)
-            quiet(_series_line(settings, REAL_BOT.symbol, outcome))
+            files = {"source": "file", "data_schema": SCHEMA, "files": [str(real)], "stamp": "close", "tz": "UTC"}
+            outcome = run_market_data(settings, REAL_BOT.symbol, files)
+            note(_series_line(settings, REAL_BOT.symbol, outcome))
     with steps.step("Creating bots"):
         for bot in bots:
             _ensure_bot(settings, bot)
@@ -154,7 +177,7 @@ def _series_line(settings: Settings, symbol: str, outcome: Any) -> str:
     codes = "" if verdict is None else ", ".join(sorted({reason["code"] for reason in verdict.reasons}))
     quality = "UNKNOWN" if verdict is None else verdict.status
     pulled = "" if metadata.get("bars_pulled") is None else f", {metadata['bars_pulled']:,} pulled now"
-    return f"{symbol}: {metadata['bars']:,} bars{pulled}; quality {quality}" + (f" ({codes})" if codes else "")
+    return f"      {symbol}: {metadata['bars']:,} bars{pulled}; quality {quality}" + (f" ({codes})" if codes else "")
 
 
 def _ensure_bot(settings: Settings, bot: DemoBot) -> None:

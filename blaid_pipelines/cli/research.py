@@ -167,7 +167,45 @@ def explain(name: str, as_json: bool) -> None:
     if as_json:
         print_json(bundle)
         return
-    print_bundle(bundle)
+    _print_bundle(bundle)
+
+
+def _print_bundle(bundle: Mapping[str, Any]) -> None:
+    for line in bundle["why"]:
+        click.echo(line)
+    decision, score, session = bundle["decision"], bundle["score"], bundle["session"]
+    if decision is not None:
+        print_table(
+            f"Gates ({decision['gate_set']}, policy {decision['policy_hash'][:12]})",
+            ("gate", "status", "input", "", "threshold", "reason"),
+            (
+                (gate["name"], gate["status"], gate["input"], gate["comparison"], gate["threshold"], gate["code"])
+                for gate in decision["gates"]
+            ),
+            right=("input",),
+        )
+    if score is not None:
+        print_table(
+            f"Autonomy score {score['score']:.1f}, {score['tier']}",
+            ("sub-score", "status", "value", "points", "of", "what is missing"),
+            (
+                (
+                    part["name"],
+                    part["status"],
+                    None if part["value"] is None else f"{part['value']:.3f}",
+                    f"{part['points']:.1f}",
+                    f"{part['weight']:g}",
+                    part["problem"],
+                )
+                for part in score["subscores"]
+            ),
+            right=("value", "points", "of"),
+        )
+    if session is not None:
+        click.echo(f"Session {session['id']}, snapshot {session['snapshot_id']}")
+        click.echo(f"Trace ids: {', '.join(bundle['trace_ids'])}")
+    for step in bundle["next_steps"]:
+        click.echo(f"Next: {step}")
 
 
 @click.command()

@@ -1,17 +1,18 @@
 """The job state machine: the table of allowed moves and the one function that makes them.
 
 A move updates the job and writes its event in one transaction; the database's own trigger refuses every other move, so
-a caller that goes around this module fails. Claims, leases and the timeout worker are not here yet: a job of this
-version runs in the process that creates it.
+a caller that goes around this module fails. Claims and leases are not here: a job of this version runs in the process
+that creates it, and one whose process died is ended by :func:`end_stale_jobs`.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.ids import new_id
@@ -104,3 +105,29 @@ def move_job(session: Session, job: BotJob, to: JobStatus, *, now: datetime, rea
     session.add(
         JobRunEvent(job_id=job.id, from_status=current.value, to_status=to.value, reason=payload, trace_id=job.trace_id)
     )
+
+
+def end_stale_jobs(session: Session, *, now: datetime, silent_for: timedelta) -> list[BotJob]:
+    """Move every RUNNING job without a heartbeat for ``silent_for`` to TIMEOUT (HEARTBEAT_TIMEOUT) and return them.
+
+    A QUEUED job that never began for as long ends as FAILED with the same reason. Jobs that another process is moving
+    are left to it.
+    """
+    last_sign = func.coalesce(BotJob.last_heartbeat_at, BotJob.created_at)
+    stale = session.scalars(
+        select(BotJob)
+        .where(BotJob.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]), last_sign < now - silent_for)
+        .order_by(BotJob.created_at, BotJob.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    for job in stale:
+        silent = now - (job.last_heartbeat_at or job.created_at)
+        reason = Reason(
+            ReasonCode.HEARTBEAT_TIMEOUT,
+            f"no sign of life for {silent.total_seconds():.0f} s, {silent_for.total_seconds():.0f} s are allowed",
+            "Its process died or hangs; the next cycle starts a new job.",
+            {"silent_s": silent.total_seconds(), "allowed_s": silent_for.total_seconds()},
+        )
+        running = job.status == JobStatus.RUNNING
+        move_job(session, job, JobStatus.TIMEOUT if running else JobStatus.FAILED, now=now, reason=reason)
+    return list(stale)

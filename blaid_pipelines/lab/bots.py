@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.backtest.strategy import check_params, get_family, params_hash
-from blaid_pipelines.jobs.machine import JobStatus
+from blaid_pipelines.jobs.machine import JobStatus, end_stale_jobs
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.instruments import get_instrument, instrument_root, margins_on
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
@@ -150,9 +150,11 @@ def list_bots(lab: LabContext) -> list[Bot]:
 def due_bots(lab: LabContext, now: datetime, limit: int) -> list[str]:
     """Names of LAB bots whose last job began longer ago than the policy's cadence, the longest waiting first.
 
-    A bot that never ran comes first; one with a job under way is not due. At most ``limit`` names.
+    A bot that never ran comes first; one with a job under way is not due. Jobs that died are ended first, so that they
+    cannot hold a bot back for ever. At most ``limit`` names.
     """
-    cadence = timedelta(seconds=lab.policy.stages.LAB.cadence.BACKTEST.every_s)
+    wanted = lab.policy.stages.LAB.cadence.BACKTEST
+    cadence = timedelta(seconds=wanted.every_s)
     last = (
         select(
             BotJob.bot_id,
@@ -172,6 +174,7 @@ def due_bots(lab: LabContext, now: datetime, limit: int) -> list[str]:
         .limit(limit)
     )
     with lab.store.session() as session:
+        end_stale_jobs(session, now=now, silent_for=timedelta(seconds=wanted.late_after_s))
         return list(session.scalars(query))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from blaid_pipelines.policy.load import load_policy
 from blaid_pipelines.policy.model import Policy
-from blaid_pipelines.proof.recorder import Recorder
+from blaid_pipelines.proof.recorder import Recorder, wire_log_path
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import Store, open_store
 
@@ -34,11 +34,6 @@ class LabContext:
     def lake(self) -> Path:
         """The folder of the Parquet lake."""
         return self.settings.lake
-
-
-def wire_log_path(settings: Settings) -> Path:
-    """The file in which every call that leaves is counted, beside the database."""
-    return settings.home / "proof" / "wire.jsonl"
 
 
 @contextmanager

@@ -166,6 +166,7 @@ def _judged(run: _Run) -> JudgedSession:
         verdict=None if run.inputs is None else run.inputs.verdict,
         reproducible=run.reproducible,
         strategy_hash=get_family(run.work.bot.strategy_family).source_hash,
+        refusal=run.reason,
     )
 
 

@@ -39,6 +39,7 @@ class JudgedSession:
     verdict: QualityVerdict | None
     reproducible: bool | None
     strategy_hash: str
+    refusal: Reason | None  # why a refused or failed session has no result
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
             request_ids=[str(request_id) for request_id in request_ids],
             score_id=str(score_id),
         ),
+        refusal=done.refusal,
     )
     return Judgement(score_id, made, decide(evidence, lab.policy), request_ids)
 
@@ -120,7 +122,7 @@ def _outcomes(lab: LabContext, request_ids: Sequence[UUID]) -> RequestOutcomes:
             .where(ProviderRequest.id.in_(request_ids))
             .group_by(ProviderRequest.success)
         ).all()
-    counts: dict[bool | None, int] = {success: count for success, count in rows}
+    counts: dict[bool | None, int] = {row.success: row[1] for row in rows}
     found = sum(counts.values())
     return RequestOutcomes(
         total=len(request_ids),

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 
-
 # Columns that every result row carries in front of what the kernel computed.
 IDENTITY = (
     "session_id",

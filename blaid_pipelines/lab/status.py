@@ -94,7 +94,7 @@ def deciding_gate(gates: list[dict[str, Any]]) -> tuple[str | None, str | None]:
     for status in ("FAIL", "UNKNOWN"):
         for gate in gates:
             if gate["status"] == status:
-                return str(gate["gate"]), gate["code"]
+                return str(gate["name"]), gate["code"]
     return None, None
 
 
