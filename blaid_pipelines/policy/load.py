@@ -148,6 +148,8 @@ def _wrong_kinds(leaves: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield path, "must be a number, not true or false"
         elif isinstance(value, float) and not math.isfinite(value):
             yield path, "must be a finite number"
+        elif isinstance(value, str) and not isinstance(bounds().get(path), str):
+            yield path, "must be a number, not text"
 
 
 def _stated_reasons(document: Mapping[str, Any]) -> list[str]:
