@@ -1,0 +1,421 @@
+"""Pulling bars from Databento: only the ranges that the lake does not hold, only within the budget, then a snapshot.
+
+Each missing range is priced before it is bought, written to the lake, and recorded as a segment in its own
+transaction, so that an interrupted pull resumes where it stopped. Coverage counts per source: what a local gateway
+served never stands in for what Databento would. The calls themselves are the client's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import and_, func, or_, select, text
+from sqlalchemy.orm import aliased
+
+from blaid_pipelines.ids import fingerprint, sha256_hex
+from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn, from_ns, to_ns
+from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
+from blaid_pipelines.market.lake import write_segment
+from blaid_pipelines.market.sessions import load_sessions
+from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
+from blaid_pipelines.store.tables import LakeSegment, ProviderRequest, Snapshot
+
+if TYPE_CHECKING:
+    from blaid_pipelines.proof.recorder import CallContext, Recorder
+    from blaid_pipelines.providers.budget import DataBudget
+    from blaid_pipelines.providers.databento.client import DatabentoHistorical
+    from blaid_pipelines.settings import Settings
+    from blaid_pipelines.store.database import Store
+
+PROVIDER = "databento"
+COST_ENDPOINT = "metadata.get_cost"
+RANGE_ENDPOINT = "timeseries.get_range"
+
+QUIET_MINUTES = 60
+"""Most open-market minutes for which an empty answer is believed: a thin contract may not trade for that long."""
+
+Span = tuple[int, int]
+"""``[start, end)`` in nanoseconds UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequest:
+    """Bars of ``symbol`` that open in ``[start, end)``; aware datetimes on whole bar intervals."""
+
+    symbol: str
+    start: datetime
+    end: datetime
+    schema: str = "ohlcv-1m"
+    dataset: str = "GLBX.MDP3"
+
+
+@dataclass(frozen=True)
+class PullResult:
+    """The snapshot of the whole range, and what this pull itself did for it.
+
+    ``request_ids`` are this pull's calls only; the snapshot's provenance cites all calls behind its bars.
+    """
+
+    snapshot: Snapshot
+    request_ids: list[UUID]
+    cost_usd: Decimal
+    bars_pulled: int
+    missing_ranges: list[tuple[datetime, datetime]]
+    reused_segments: int
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def pull(
+    store: Store,
+    settings: Settings,
+    recorder: Recorder,
+    budget: DataBudget,
+    context: CallContext,
+    request: PullRequest,
+    progress: Callable[[str], None] | None = None,
+    clock: Callable[[], datetime] = utc_now,
+) -> PullResult:
+    """Bring a range of a series into the lake and snapshot it. Nothing missing: no call, the same snapshot.
+
+    Raises :class:`InvalidRequest` for a request that makes no sense, :class:`Refused` for the budget
+    (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``) or a pull of the same series under way (``ALREADY_RUNNING``),
+    :class:`StopAndFix` (``DATA_UNAVAILABLE``) where the exchange was open and nothing came, and what the client raises.
+    """
+    say = progress or (lambda _: None)
+    spec = get_instrument(store, request.symbol)
+    wanted = _check_request(request, clock())
+    key = f"{PROVIDER}:{settings.databento_url}"
+    with _series_lock(store, request, key):
+        segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
+        missing = _uncovered(wanted, [_span(entry) for entry in segments])
+        reused = sum(1 for entry in segments if _overlap(_span(entry), wanted))
+        cost, pulled, request_ids = Decimal(0), 0, []
+        if missing:
+            from blaid_pipelines.providers.databento.client import DatabentoHistorical
+
+            client = DatabentoHistorical(settings, recorder, context)
+            quotes = _price(store, client, budget, request, missing, clock)
+            cost = sum(quotes, Decimal(0))
+            for span, quote in zip(missing, quotes, strict=True):
+                say(f"{request.symbol}: {from_ns(span[0]):%Y-%m-%d %H:%M} to {from_ns(span[1]):%Y-%m-%d %H:%M} UTC")
+                pulled += _pull_span(store, settings, client, spec, request, key, span, quote, bool(segments or pulled))
+            request_ids = list(client.request_ids)
+            segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
+        snapshot = _snapshot(store, settings.lake, spec, request, wanted, segments, key, context)
+    return PullResult(
+        snapshot, request_ids, cost, pulled, [(from_ns(left), from_ns(right)) for left, right in missing], reused
+    )
+
+
+def _check_request(request: PullRequest, now: datetime) -> Span:
+    step = bar_nanos(request.schema)
+    problem = None
+    if request.start.tzinfo is None or request.end.tzinfo is None:
+        problem = "start and end need a time zone"
+    elif not is_continuous(request.symbol) and not is_contract(request.symbol):
+        problem = f"{request.symbol} is neither a contract nor a continuous symbol"
+    elif request.start >= request.end:
+        problem = "start is not before end"
+    elif request.end > now:
+        problem = "the range ends in the future"
+    elif to_ns(request.start) % step or to_ns(request.end) % step:
+        problem = f"start and end must lie on whole {request.schema} bars"
+    if problem is not None:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"cannot pull {request.symbol}: {problem}",
+                "Ask like this: `blaid pull MES.c.0 --schema ohlcv-1m --start 2024-01-02 --end 2024-02-01`.",
+                {"symbol": request.symbol, "start": request.start.isoformat(), "end": request.end.isoformat()},
+            )
+        )
+    return to_ns(request.start), to_ns(request.end)
+
+
+@contextmanager
+def _series_lock(store: Store, request: PullRequest, key: str) -> Iterator[None]:
+    """One pull of a series at a time: two would buy the same bars twice. The lock ends with its connection."""
+    number = int(fingerprint(["pull", request.dataset, request.schema, request.symbol, key])[:15], 16)
+    with store.engine.connect() as connection:
+        if not connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number}):
+            raise Refused(
+                Reason(
+                    ReasonCode.ALREADY_RUNNING,
+                    f"another pull of {request.symbol} {request.schema} is under way",
+                    "Wait for it to end; the bars that it brings will not be asked for again.",
+                    {"symbol": request.symbol, "schema": request.schema},
+                )
+            )
+        connection.commit()
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": number})
+            connection.commit()
+
+
+def _segments(store: Store, request: PullRequest, key: str) -> list[LakeSegment]:
+    query = (
+        select(LakeSegment)
+        .where(
+            LakeSegment.dataset == request.dataset,
+            LakeSegment.schema == request.schema,
+            LakeSegment.symbol == request.symbol,
+            LakeSegment.source_key == key,
+        )
+        .order_by(LakeSegment.range_start, LakeSegment.created_at, LakeSegment.id)
+    )
+    with store.session() as session:
+        return list(session.scalars(query))
+
+
+def _intact(lake: Path, segment: LakeSegment) -> bool:
+    """False for a segment whose file is gone or changed: its range counts as missing and is pulled again."""
+    try:
+        return sha256_hex((lake / segment.path).read_bytes()) == segment.file_sha256
+    except OSError:
+        return False
+
+
+def _span(segment: LakeSegment) -> Span:
+    return to_ns(segment.range_start), to_ns(segment.range_end)
+
+
+def _overlap(left: Span, right: Span) -> bool:
+    return left[0] < right[1] and right[0] < left[1]
+
+
+def _uncovered(wanted: Span, covered: Sequence[Span]) -> list[Span]:
+    """The parts of ``wanted`` that no span of ``covered`` holds, in order."""
+    missing = []
+    cursor = wanted[0]
+    for left, right in sorted(covered):
+        if left > cursor and left < wanted[1]:
+            missing.append((cursor, left))
+        cursor = max(cursor, right)
+    if cursor < wanted[1]:
+        missing.append((cursor, wanted[1]))
+    return missing
+
+
+def _price(
+    store: Store,
+    client: DatabentoHistorical,
+    budget: DataBudget,
+    request: PullRequest,
+    missing: Sequence[Span],
+    clock: Callable[[], datetime],
+) -> list[Decimal]:
+    """What each missing range costs, asked for before anything is bought; refuses what the budget does not allow."""
+    from blaid_pipelines.providers.databento.client import stype_of
+
+    quotes = [
+        client.get_cost(
+            request.dataset, request.symbol, request.schema, stype_of(request.symbol), from_ns(left), from_ns(right)
+        )
+        for left, right in missing
+    ]
+    if any(not quote.is_finite() or quote < 0 for quote in quotes):
+        raise _unknown_cost(request, f"the provider quoted {[str(quote) for quote in quotes]}")
+    cost = sum(quotes, Decimal(0))
+    spent = _spent(store, request, clock())
+    for name, limit, total in (
+        ("max_cost_usd_per_pull", budget.max_cost_usd_per_pull, cost),
+        ("max_cost_usd_per_day", budget.max_cost_usd_per_day, cost + spent),
+    ):
+        if total > limit:
+            raise Refused(
+                Reason(
+                    ReasonCode.COST_BUDGET_EXCEEDED,
+                    f"pulling {request.symbol} would cost {cost} USD: {total} USD against {name} = {limit} USD",
+                    "Ask for a shorter range, wait for the next UTC day, or raise the budget in the policy file.",
+                    {"cost_usd": str(cost), "spent_today_usd": str(spent), "limit": name, "limit_usd": str(limit)},
+                )
+            )
+    return quotes
+
+
+def _spent(store: Store, request: PullRequest, now: datetime) -> Decimal:
+    """US dollars of bars bought this UTC day: each purchase at its own cost, or at the quote that came before it.
+
+    A purchase whose outcome is unknown counts as made. Raises :class:`Refused` where a purchase has no price.
+    """
+    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    bought, quote = aliased(ProviderRequest), aliased(ProviderRequest)
+    quoted = (
+        select(quote.cost_usd)
+        .where(
+            quote.provider == PROVIDER,
+            quote.endpoint == COST_ENDPOINT,
+            quote.success.is_(True),
+            quote.trace_id == bought.trace_id,
+            quote.symbol == bought.symbol,
+            quote.schema == bought.schema,
+            quote.start_ts == bought.start_ts,
+            quote.end_ts == bought.end_ts,
+        )
+        .order_by(quote.created_at.desc())
+        .limit(1)
+        .correlate(bought)
+        .scalar_subquery()
+    )
+    price = func.coalesce(bought.cost_usd, quoted)
+    purchases = and_(
+        bought.provider == PROVIDER,
+        bought.endpoint == RANGE_ENDPOINT,
+        bought.created_at >= day,
+        bought.created_at < day + timedelta(days=1),
+        or_(bought.success.is_(True), bought.success.is_(None)),
+    )
+    with store.session() as session:
+        total, unpriced = session.execute(
+            select(func.coalesce(func.sum(price), 0), func.count().filter(price.is_(None))).where(purchases)
+        ).one()
+    if unpriced:
+        raise _unknown_cost(request, f"{unpriced} purchases of today have no price")
+    return Decimal(total)
+
+
+def _unknown_cost(request: PullRequest, why: str) -> Refused:
+    return Refused(
+        Reason(
+            ReasonCode.COST_UNKNOWN,
+            f"the cost of pulling {request.symbol} cannot be held against the budget: {why}",
+            "Look at today's rows of market_data_requests, and at the provider's own account page.",
+            {"symbol": request.symbol},
+        )
+    )
+
+
+def _pull_span(
+    store: Store,
+    settings: Settings,
+    client: DatabentoHistorical,
+    spec: InstrumentSpec,
+    request: PullRequest,
+    key: str,
+    span: Span,
+    quote: Decimal,
+    series_has_bars: bool,
+) -> int:
+    """Buy one range, write it to the lake, record it; returns the bars in it."""
+    dbn, ids = client.get_bars(request.dataset, request.symbol, request.schema, from_ns(span[0]), from_ns(span[1]))
+    bars = bars_of_dbn(dbn).ordered()
+    _check_answer(request, spec, span, bars, series_has_bars)
+    simulated = settings.databento_simulated or dbn.simulated
+    provenance: dict[str, Any] = {
+        "source": PROVIDER,
+        "source_key": key,
+        "simulated": simulated,
+        "request_ids": [str(request_id) for request_id in ids],
+    }
+    files = write_segment(
+        settings.lake, request.dataset, request.schema, request.symbol, bars, span[0], span[1], provenance
+    )
+    with store.session() as session:
+        for file in files:
+            kept = provenance | {"cost_usd": str(quote)}
+            if simulated:
+                # By these, bars that come back as a plain file are known again as simulated.
+                kept["day_hashes"] = [digest for _, digest in bars.slice(file.start_ns, file.end_ns).day_hashes()]
+            session.add(
+                LakeSegment(
+                    dataset=request.dataset,
+                    schema=request.schema,
+                    symbol=request.symbol,
+                    source_key=key,
+                    range_start=from_ns(file.start_ns),
+                    range_end=from_ns(file.end_ns),
+                    path=file.path,
+                    file_sha256=file.sha256,
+                    bar_count=file.bar_count,
+                    provenance=kept,
+                    simulated=simulated,
+                )
+            )
+    return len(bars)
+
+
+def _check_answer(request: PullRequest, spec: InstrumentSpec, span: Span, bars: Bars, series_has_bars: bool) -> None:
+    """Refuse an answer of another range, with unnamed contracts, or empty while the market was open."""
+    numbers: dict[str, Any] = {
+        "symbol": request.symbol,
+        "start": from_ns(span[0]).isoformat(),
+        "end": from_ns(span[1]).isoformat(),
+        "bars": len(bars),
+    }
+    if len(bars) and not (bars.ts_open[0] >= span[0] and bars.ts_open[-1] < span[1]):
+        raise StopAndFix(
+            Reason(
+                ReasonCode.BAD_RESPONSE,
+                f"{request.symbol}: the provider sent bars outside the range that was asked for",
+                "Pull again; report it to the provider with the request ids if it stays.",
+                numbers,
+            )
+        )
+    unnamed = [name for name in bars.contracts if name.startswith("#")]
+    if unnamed:
+        raise StopAndFix(
+            Reason(
+                ReasonCode.PARTIAL_RESOLUTION,
+                f"{request.symbol}: the provider did not name the contracts behind some bars",
+                "Pull again; a series whose rolls are not known cannot be used.",
+                {**numbers, "instrument_ids": unnamed},
+            )
+        )
+    if len(bars):
+        return
+    sessions = load_sessions(spec.session, span[0], span[1])
+    _, _, market_ns = sessions.expected_slots(span[0], span[1], bar_nanos(request.schema))
+    open_minutes = int(market_ns.sum()) // MINUTE_NS
+    if not series_has_bars or open_minutes > QUIET_MINUTES:
+        raise StopAndFix(
+            Reason(
+                ReasonCode.DATA_UNAVAILABLE,
+                f"{request.symbol}: the provider has no {request.schema} bars in this range",
+                "Check symbol and dates: a contract trades only for some months before it expires.",
+                {**numbers, "open_market_minutes": open_minutes},
+            )
+        )
+
+
+def _snapshot(
+    store: Store,
+    lake: Path,
+    spec: InstrumentSpec,
+    request: PullRequest,
+    wanted: Span,
+    segments: Sequence[LakeSegment],
+    key: str,
+    context: CallContext,
+) -> Snapshot:
+    """The snapshot of ``wanted`` over the segments, oldest first where they overlap."""
+    parts: list[FilePart] = []
+    used: list[LakeSegment] = []
+    for segment in sorted(segments, key=lambda entry: (entry.created_at, entry.range_start, entry.id)):
+        left, right = _span(segment)
+        clipped = (max(left, wanted[0]), min(right, wanted[1]))
+        if clipped[0] >= clipped[1]:
+            continue
+        free = _uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
+        parts += [FilePart(segment.path, segment.file_sha256, start, end) for start, end in free]
+        if free:
+            used.append(segment)
+    parts.sort(key=lambda part: part.start_ns)
+    request_ids = dict.fromkeys(value for segment in used for value in segment.provenance["request_ids"])
+    provenance = {"source": PROVIDER, "source_key": key, "request_ids": list(request_ids)}
+    series = Series(request.dataset, request.schema, request.symbol, spec.symbol)
+    simulated = any(segment.simulated for segment in used)
+    return create_snapshot(store, lake, series, *wanted, parts, provenance, simulated, context.trace_id)
