@@ -1,0 +1,287 @@
+"""Market data in Dagster: instruments, bars of a series, and the quality verdict that gates them.
+
+Thin shells. What a pull, an ingest and a verdict mean is in ``blaid_pipelines.market`` and ``blaid_pipelines.lab``.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets.partitions import SERIES
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode
+from resources.lab import LabResource, as_failure, event_metadata, reasons_as_failures, run_trace_id
+
+OWNERS = ["team:data"]
+GROUP = "market_data"
+
+# The checks of the quality gate, by the names under which ``market.quality`` reports them, and what each refuses.
+QUALITY_CHECKS = {
+    "bar_count": "Fewer bars than the policy's minimum.",
+    "missing_fields": "A bar without open, high, low, close or volume.",
+    "finite_prices": "A price that is NaN or infinite.",
+    "positive_prices": "A price at or below zero, where the instrument cannot have one.",
+    "ohlc_order": "A bar whose high is not its highest or whose low is not its lowest price.",
+    "tick_grid": "A price that is not a whole number of ticks.",
+    "price_scale": "Prices outside the instrument's plausible range, such as a factor of 100.",
+    "duplicate_keys": "Two bars of one contract with the same time.",
+    "session_gaps": "A hole inside a session of the exchange calendar, or too many missing minutes.",
+    "outside_session": "A bar at a time when the exchange is closed.",
+    "staleness": "A last bar that lies too long before the last one expected.",
+}
+VERDICT_CHECK = "verdict"
+
+
+class BarsConfig(dg.Config):
+    """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet or CSV files."""
+
+    source: str = "pull"
+    start: str | None = None
+    end: str | None = None
+    data_schema: str = "ohlcv-1m"
+    dataset: str = "GLBX.MDP3"
+    files: list[str] = []  # noqa: RUF012 - pydantic copies defaults
+    stamp: str = "open"
+    tz: str = "UTC"
+
+
+class VerdictConfig(dg.Config):
+    """Which snapshot to judge: by id, else the one that this run's bars named, else the newest of the series."""
+
+    snapshot_id: str | None = None
+    data_schema: str = "ohlcv-1m"
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres"},
+    description=(
+        "One row per product root (MES, 6E, ZN): tick, point value, session calendar; costs and margins are dated rows "
+        "beside it. Everything that turns ticks into dollars reads this table."
+    ),
+)
+def instruments(lab: LabResource) -> dg.MaterializeResult[Any]:
+    """Report the table as it stands; its rows come from a migration, so a run changes nothing."""
+    from blaid_pipelines.ids import fingerprint
+    from blaid_pipelines.market.instruments import list_instruments
+
+    with lab.open() as opened:
+        symbols = sorted(spec.symbol for spec in list_instruments(opened.store))
+    if not symbols:
+        raise dg.Failure("The instruments table is empty. Next: run `blaid init`.")
+    return dg.MaterializeResult(
+        metadata=event_metadata({"instruments": len(symbols), "symbols": symbols, "symbols_hash": fingerprint(symbols)})
+    )
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"databento", "parquet"},
+    partitions_def=SERIES,
+    deps=[instruments],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "proof_both_ways",
+            asset="bars",
+            blocking=True,
+            description=(
+                "Every provider request that this materialization cites succeeded in the request log, and the log "
+                "holds no request of its trace that it does not cite."
+            ),
+        )
+    ],
+    description=(
+        "One snapshot per series and materialization: an immutable list of bar files with content hash and provenance. "
+        "A repeated pull of a range that the lake holds makes no billed call and names the same snapshot."
+    ),
+)
+def bars(
+    context: dg.AssetExecutionContext, config: BarsConfig, lab: LabResource
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Pull or ingest one series, then compare the proof with the request log."""
+    from blaid_pipelines.lab.evidence import check_proof
+    from blaid_pipelines.lab.series import ingest_series, pull_series
+
+    with lab.open() as opened:
+        if config.source == "pull":
+            outcome = pull_series(
+                opened,
+                _pull_request(context.partition_key, config),
+                dagster_run_id=context.run_id,
+                progress=context.log.info,
+            )
+        elif config.source == "file":
+            outcome = ingest_series(
+                opened, _ingest_request(context.partition_key, config), dagster_run_id=context.run_id
+            )
+        else:
+            raise InvalidRequest(_bad_config("source", config.source, "Use `pull` or `file`."))
+        reasons = check_proof(opened.store, [outcome.trace_id], outcome.request_ids)
+    yield dg.MaterializeResult(
+        metadata=event_metadata({**outcome.metadata, "dagster_run_id": context.run_id}),
+        data_version=dg.DataVersion(outcome.snapshot.snapshot_id),
+    )
+    yield check_result("proof_both_ways", reasons, {"requests_cited": len(outcome.request_ids)})
+
+
+@dg.asset(
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"greatexpectations", "postgres"},
+    partitions_def=SERIES,
+    deps=[bars],
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="quality_verdict", blocking=True, description=f"Refuses: {text}")
+        for name, text in QUALITY_CHECKS.items()
+    ]
+    + [
+        dg.AssetCheckSpec(
+            VERDICT_CHECK,
+            asset="quality_verdict",
+            blocking=True,
+            description="The gate as a whole: PASS, bound to the snapshot's content hash. FAIL and UNKNOWN refuse.",
+        )
+    ],
+    description=(
+        "One row per evaluation of the quality gate on one snapshot: PASS or FAIL with the reasons and their numbers. "
+        "A backtest refuses a snapshot without a PASS, in this run and in any other."
+    ),
+)
+def quality_verdict(
+    context: dg.AssetExecutionContext, config: VerdictConfig, lab: LabResource
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Judge one snapshot. A FAIL is materialized too; a judge that raises leaves every check UNKNOWN."""
+    from blaid_pipelines.lab.series import judge_series
+
+    trace_id = run_trace_id(context.run)
+    try:
+        with reasons_as_failures(), lab.open() as opened:
+            snapshot_id = config.snapshot_id or _snapshot_to_judge(context, opened, config.data_schema)
+            verdict = judge_series(opened, snapshot_id, trace_id=trace_id)
+    except Exception as error:
+        yield from _unknown(error)
+        raise
+    yield dg.MaterializeResult(
+        metadata=event_metadata(
+            {
+                "status": verdict.status,
+                "snapshot_id": verdict.snapshot_id,
+                "content_hash": verdict.content_hash,
+                "policy_hash": verdict.policy_hash,
+                "suite_version": verdict.suite_version,
+                "verdict_id": str(verdict.id),
+                "trace_id": verdict.trace_id,
+                "reasons": list(verdict.reasons),
+                "dagster_run_id": context.run_id,
+            }
+        )
+    )
+    yield from verdict_checks(verdict.status, list(verdict.checks), list(verdict.reasons))
+
+
+def verdict_checks(
+    status: str, checks: list[dict[str, Any]], reasons: list[dict[str, Any]]
+) -> Iterator[dg.AssetCheckResult]:
+    """One result per check of the gate. A check that the verdict does not report is UNKNOWN and refuses."""
+    reported = {str(check["name"]): check for check in checks}
+    for name in QUALITY_CHECKS:
+        check = reported.get(name)
+        yield dg.AssetCheckResult(
+            check_name=name,
+            asset_key="quality_verdict",
+            passed=check is not None and check.get("status") == "PASS",
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata=event_metadata(dict(check) if check else {"status": "UNKNOWN"}),
+        )
+    others = {name: check["status"] for name, check in reported.items() if name not in QUALITY_CHECKS}
+    passed = status == "PASS" and not reasons and all(check.get("status") == "PASS" for check in checks)
+    yield dg.AssetCheckResult(
+        check_name=VERDICT_CHECK,
+        asset_key="quality_verdict",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata=event_metadata({"status": status, "reasons": reasons, "other_checks": others or None}),
+    )
+
+
+def check_result(name: str, reasons: list[Reason], numbers: dict[str, Any]) -> dg.AssetCheckResult:
+    """A blocking check's result from typed reasons: none passes, any refuses."""
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not reasons,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata=event_metadata({**numbers, "reasons": [reason.as_dict() for reason in reasons]}),
+    )
+
+
+def _unknown(error: Exception) -> Iterator[dg.AssetCheckResult]:
+    # A check without a result does not block: every one gets a failing result that says UNKNOWN before the step fails.
+    text = error.description if isinstance(error, dg.Failure) else f"{type(error).__name__}: {error}"
+    for name in [*QUALITY_CHECKS, VERDICT_CHECK]:
+        yield dg.AssetCheckResult(
+            check_name=name,
+            asset_key="quality_verdict",
+            passed=False,
+            severity=dg.AssetCheckSeverity.ERROR,
+            metadata=event_metadata(
+                {"status": "UNKNOWN", "error_code": ReasonCode.DATA_QUALITY_UNKNOWN.value, "error": text}
+            ),
+        )
+
+
+def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema: str) -> str:
+    from blaid_pipelines.market.instruments import instrument_root
+    from blaid_pipelines.market.snapshots import resolve_snapshot
+
+    symbol = context.partition_key
+    records = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=dg.AssetKey("bars"), asset_partitions=[symbol]), limit=1
+    ).records
+    if records and records[0].run_id == context.run_id:
+        materialization = records[0].asset_materialization
+        if materialization is not None:
+            return str(materialization.metadata["snapshot_id"].value)
+    return str(resolve_snapshot(lab.store, instrument_root(symbol), symbol, data_schema).snapshot_id)
+
+
+def _pull_request(symbol: str, config: BarsConfig) -> Any:
+    from blaid_pipelines.lab.series import parse_instant
+    from blaid_pipelines.market.pull import PullRequest
+
+    return PullRequest(
+        symbol=symbol,
+        schema=config.data_schema,
+        start=parse_instant("start", config.start),
+        end=parse_instant("end", config.end),
+        dataset=config.dataset,
+    )
+
+
+def _ingest_request(symbol: str, config: BarsConfig) -> Any:
+    from pathlib import Path
+
+    from blaid_pipelines.market.ingest import IngestRequest
+
+    if not config.files:
+        raise InvalidRequest(_bad_config("files", config.files, "Name at least one file."))
+    return IngestRequest(
+        files=[Path(file) for file in config.files],
+        symbol=symbol,
+        stamp=config.stamp,
+        tz=config.tz,
+        schema=config.data_schema,
+    )
+
+
+def _bad_config(name: str, value: object, fix: str) -> Reason:
+    return Reason(
+        ReasonCode.INVALID_REQUEST,
+        f"the bars asset cannot use {name}={value!r}",
+        fix,
+        {"setting": name, "value": value},
+    )
+
+
+__all__ = ["QUALITY_CHECKS", "VERDICT_CHECK", "BlaidError", "as_failure", "bars", "instruments", "quality_verdict"]

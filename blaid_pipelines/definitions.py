@@ -1,0 +1,21 @@
+"""The code location: assembles assets, checks, jobs, the sensor and resources, and does nothing else.
+
+Loading it opens no connection, writes no file and imports neither great_expectations nor dbt.
+"""
+
+import dagster as dg
+
+from assets.jobs import JOBS
+from assets.lab import bots, lab_cohort, provider_requests
+from assets.market import bars, instruments, quality_verdict
+from assets.marts import build_warehouse
+from resources import LabResource
+from sensors.lab_cadence import lab_cadence
+
+defs = dg.Definitions(
+    assets=[instruments, bars, quality_verdict, bots, provider_requests, lab_cohort, build_warehouse],
+    jobs=JOBS,
+    sensors=[lab_cadence],
+    resources={"lab": LabResource()},
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,138 @@
+"""Checks that what a run reports is what the tables hold: proof of use both ways, and complete evidence for decisions.
+
+Used by Dagster's asset checks, which are shells around these functions. Each returns typed reasons; none means passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select
+
+from blaid_pipelines.proof.usage import check_requests
+from blaid_pipelines.reasons import Reason, ReasonCode
+from blaid_pipelines.store.database import Store
+from blaid_pipelines.store.tables import BotJob, PromotionDecision, ProviderRequest
+
+# What every materialization of the cohort's assets must carry, and what a decision's row must agree on.
+PROOF_KEYS = ("trace_id", "session_id", "strategy_hash", "policy_hash")
+COMPLETED_KEYS = ("snapshot_id", "content_hash", "metrics", "result_hash")
+ROW_KEYS = ("trace_id", "strategy_hash", "policy_hash", "snapshot_id", "decision", "decision_hash", "request_ids")
+
+
+def check_proof(store: Store, trace_ids: Sequence[str], cited: Sequence[UUID]) -> list[Reason]:
+    """Compare the requests that a run cites with the request log, both ways.
+
+    Forward: every cited request has a row that says success (``check_requests``). Backward: every row of the run's
+    traces that succeeded, or whose outcome is unknown, is cited; a failed attempt gave nothing that could be used. And
+    no trace of the run is without a job row.
+    """
+    reasons = list(check_requests(store, list(dict.fromkeys(cited))))
+    traces = sorted(set(trace_ids))
+    with store.session() as session:
+        rows = session.execute(
+            select(ProviderRequest.id, ProviderRequest.success)
+            .where(ProviderRequest.trace_id.in_(traces))
+            .where(or_(ProviderRequest.success.is_(None), ProviderRequest.success.is_(True)))
+            .order_by(ProviderRequest.id)
+        ).all()
+        with_job = set(session.scalars(select(BotJob.trace_id).where(BotJob.trace_id.in_(traces))))
+    known = set(cited)
+    uncited = [row.id for row in rows if row.id not in known]
+    if uncited:
+        unknown = sum(1 for row in rows if row.id not in known and row.success is None)
+        reasons.append(
+            Reason(
+                ReasonCode.PROOF_UNKNOWN if unknown else ReasonCode.PROOF_MISMATCH,
+                f"the request log holds {len(uncited)} requests of this run that its metadata does not cite",
+                "Look the trace ids up in provider_requests; what was used must be cited.",
+                {"uncited": [str(value) for value in uncited[:20]], "count": len(uncited), "outcome_unknown": unknown},
+            )
+        )
+    without_job = [trace for trace in traces if trace not in with_job]
+    if without_job:
+        reasons.append(
+            Reason(
+                ReasonCode.PROOF_MISMATCH,
+                f"{len(without_job)} trace ids of this run have no job",
+                "Every use needs a job row with its trace id; look for writes that go around the job machine.",
+                {"trace_ids": without_job[:20], "count": len(without_job)},
+            )
+        )
+    return reasons
+
+
+def check_evidence(store: Store, outcomes: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[Reason]:
+    """Check that each outcome's metadata is complete and agrees with its decision row.
+
+    ``outcomes`` holds, per bot, the metadata of each asset of the cohort (``backtest``, ``promotion_decision``, and for
+    a completed session ``diagnostics`` and ``autonomy_score``).
+    """
+    session_ids = [
+        UUID(str(outcome["backtest"]["session_id"]))
+        for outcome in outcomes
+        if "session_id" in outcome.get("backtest", {})
+    ]
+    with store.session() as session:
+        decisions = {
+            str(row.session_id): {
+                "trace_id": row.trace_id,
+                "strategy_hash": row.strategy_hash,
+                "policy_hash": row.policy_hash,
+                "snapshot_id": row.snapshot_id,
+                "decision": row.decision,
+                "decision_hash": row.decision_hash,
+                "request_ids": list(row.request_ids),
+            }
+            for row in session.scalars(select(PromotionDecision).where(PromotionDecision.session_id.in_(session_ids)))
+        }
+    return [reason for outcome in outcomes for reason in _outcome_problems(outcome, decisions)]
+
+
+def _outcome_problems(
+    outcome: Mapping[str, Mapping[str, Any]], decisions: Mapping[str, Mapping[str, Any]]
+) -> list[Reason]:
+    backtest, decision = outcome.get("backtest", {}), outcome.get("promotion_decision", {})
+    completed = backtest.get("status") == "COMPLETED"
+    missing = [f"backtest.{key}" for key in PROOF_KEYS if not backtest.get(key)]
+    missing += [f"promotion_decision.{key}" for key in (*PROOF_KEYS, "gates", "decision_hash") if not decision.get(key)]
+    if completed:
+        missing += [
+            f"backtest.{key}"
+            for key in ("snapshot_id", "content_hash", "metrics", "result_hash")
+            if not backtest.get(key)
+        ]
+        missing += [asset for asset in ("diagnostics", "autonomy_score") if not outcome.get(asset)]
+    elif not backtest.get("reason"):
+        missing.append("backtest.reason")
+    session_id = str(backtest.get("session_id"))
+    problems = []
+    if missing:
+        problems.append(
+            _problem(
+                ReasonCode.EVIDENCE_MISSING,
+                f"session {session_id} lacks {', '.join(missing)}",
+                session_id,
+                missing=missing,
+            )
+        )
+    row = decisions.get(session_id)
+    if row is None:
+        problems.append(_problem(ReasonCode.EVIDENCE_MISSING, f"session {session_id} has no decision row", session_id))
+    else:
+        differing = [key for key in ROW_KEYS if decision.get(key) != row[key]]
+        if differing:
+            text = f"session {session_id}: metadata and decision row differ in {', '.join(differing)}"
+            problems.append(_problem(ReasonCode.PROOF_MISMATCH, text, session_id, differing=differing))
+    not_passed = [str(gate.get("gate")) for gate in decision.get("gates", []) if gate.get("status") != "PASS"]
+    if decision.get("decision") == "PROMOTE" and (not_passed or not completed):
+        text = f"session {session_id} promotes although {', '.join(not_passed) or 'its backtest did not complete'}"
+        problems.append(_problem(ReasonCode.EVIDENCE_MISSING, text, session_id, not_passed=not_passed))
+    return problems
+
+
+def _problem(code: ReasonCode, message: str, session_id: str, **numbers: Any) -> Reason:
+    fix = "Do not act on this decision; run the bot's cycle again and report the session."
+    return Reason(code, message, fix, {"session_id": session_id, **numbers})

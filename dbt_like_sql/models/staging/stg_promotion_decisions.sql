@@ -1,0 +1,20 @@
+select
+    id as decision_id,
+    bot_id,
+    session_id,
+    score_id,
+    from_stage,
+    to_stage,
+    decision,
+    gate_set,
+    cast(gates as json) as gates,
+    cast(failing_gates as json) as failing_gates,
+    cast(request_ids as json) as request_ids,
+    snapshot_id,
+    strategy_hash,
+    policy_hash,
+    decision_hash,
+    trace_id,
+    created_at as decided_at,
+    row_number() over (partition by bot_id order by created_at desc, id desc) = 1 as is_latest
+from {{ source('blaid', 'promotion_decisions') }}

@@ -1,0 +1,23 @@
+select
+    id as request_id,
+    created_at,
+    trace_id,
+    bot_id,
+    stage,
+    category,
+    provider,
+    endpoint,
+    attempt,
+    symbol as series,
+    schema as bar_schema,
+    start_ts,
+    end_ts,
+    bar_count,
+    simulated,
+    success,
+    latency_ms,
+    http_status,
+    error_code,
+    cost_usd,
+    request_fingerprint
+from {{ source('blaid', 'provider_requests') }}

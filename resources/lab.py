@@ -1,0 +1,81 @@
+"""The open LAB as a Dagster resource, and the one place where Blaid's errors become Dagster's.
+
+Nothing is opened when the definitions load: settings are read, the policy checked and the database reached inside the
+step or the tick that asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from blaid_pipelines.reasons import BlaidError, RetryLater
+from blaid_pipelines.settings import load_settings
+
+if TYPE_CHECKING:
+    from blaid_pipelines.lab.context import LabContext
+
+TRACE_TAG = "blaid/trace_id"
+
+
+class LabResource(dg.ConfigurableResource[Any]):
+    """Settings, store, policy and recorder of this installation, from the environment of the process."""
+
+    @contextmanager
+    def open(self) -> Iterator[LabContext]:
+        """Open the LAB for one step. Raises :class:`dagster.Failure` with typed reasons."""
+        from blaid_pipelines.lab.context import open_lab
+
+        with reasons_as_failures(), open_lab(load_settings()) as lab:
+            yield lab
+
+
+@contextmanager
+def reasons_as_failures() -> Iterator[None]:
+    """Turn a :class:`BlaidError` into a Dagster failure that keeps its reasons; only a passing condition is retried."""
+    try:
+        yield
+    except BlaidError as error:
+        raise as_failure(error) from error
+
+
+def as_failure(error: BlaidError) -> dg.Failure:
+    """The failure that carries ``error``: its class, every reason with its numbers, what to do next."""
+    lines = [f"{reason}  Next: {reason.suggested_fix}" for reason in error.reasons]
+    return dg.Failure(
+        description="\n".join(lines),
+        metadata={
+            "error_class": type(error).__name__,
+            "error_code": error.reason.code.value,
+            "reasons": dg.MetadataValue.json([reason.as_dict() for reason in error.reasons]),
+        },
+        allow_retries=isinstance(error, RetryLater),
+    )
+
+
+def event_metadata(values: dict[str, Any]) -> dict[str, dg.MetadataValue]:
+    """JSON-ready values as Dagster metadata: text, numbers that plot, JSON for the rest; None is left out."""
+    metadata: dict[str, dg.MetadataValue] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            metadata[name] = dg.MetadataValue.bool(value)
+        elif isinstance(value, int) and abs(value) < 2**53:
+            metadata[name] = dg.MetadataValue.int(value)
+        elif isinstance(value, float):
+            metadata[name] = dg.MetadataValue.float(value)
+        elif isinstance(value, list | dict):
+            metadata[name] = dg.MetadataValue.json(json.loads(json.dumps(value, allow_nan=False)))
+        else:
+            metadata[name] = dg.MetadataValue.text(str(value))
+    return metadata
+
+
+def run_trace_id(run: dg.DagsterRun) -> str:
+    """The trace id of a run: its tag where the starter gave one, else the run id, which has the same 32 hex digits."""
+    return run.tags.get(TRACE_TAG) or run.run_id.replace("-", "")
