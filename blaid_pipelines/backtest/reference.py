@@ -184,7 +184,8 @@ class _Replay:
             )
         elif reached:
             assert target_fill is not None
-            self._see(bar.low if long else bar.high)  # the pullback may have come before the target
+            # the pullback may have come before the target; beyond its fill the position sees nothing any more
+            self._see(min(bar.low, target_fill) if long else max(bar.high, target_fill))
             self._close(bar, target_fill, "TARGET", bars_held=held)
 
     def _exit_at_close(self, bar: _Bar, is_last: bool) -> None:
