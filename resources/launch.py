@@ -7,7 +7,7 @@ same database. Failures come back as Blaid's errors with their reasons, so that 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -33,21 +33,11 @@ class Materialized:
 
 
 @dataclass(frozen=True)
-class Materialized:
-    """One materialization of a run: its asset, its partition, and its metadata as plain values."""
-
-    asset: str
-    partition: str | None
-    metadata: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class JobResult:
     """How a job ended: ``failures`` one error per failed step, ``failed_checks`` by name, ``materialized`` in order."""
 
     success: bool
     run_id: str
-    materialized: tuple[Materialized, ...]
     failures: tuple[BlaidError, ...]
     failed_checks: tuple[str, ...]
     materialized: tuple[Materialized, ...] = ()
@@ -153,18 +143,6 @@ def _register(
         missing = [key for key in dict.fromkeys(keys) if key not in known]
         if missing:
             instance.add_dynamic_partitions(name, missing)
-
-
-def _materialized(events: Sequence[dg.DagsterEvent]) -> tuple[Materialized, ...]:
-    made = [event.step_materialization_data.materialization for event in events if event.is_step_materialization]
-    return tuple(
-        Materialized(
-            item.asset_key.to_user_string(),
-            item.partition,
-            {name: value.value for name, value in item.metadata.items()},
-        )
-        for item in made
-    )
 
 
 def _failure(event: dg.DagsterEvent, failed_checks: tuple[str, ...]) -> BlaidError:

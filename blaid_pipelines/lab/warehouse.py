@@ -3,8 +3,8 @@
 A build happens in a folder of its own under ``warehouse/builds``: tables as Parquet, then ``warehouse.duckdb``, which
 dbt makes and tests (``assets.marts`` calls it; nothing here knows dbt or Dagster). Only a tested file is published:
 moved to ``warehouse/versions/<version>.duckdb``, then the link ``warehouse/warehouse.duckdb`` is replaced in one
-rename. Readers resolve the link and open the versioned path, so a reader never waits and never sees half a build. One writer at
-a time.
+rename. Readers resolve the link and open the versioned path, so a reader never waits and never sees half a build. One
+writer at a time.
 """
 
 from __future__ import annotations
