@@ -1,7 +1,7 @@
-"""Statistics of a daily result series: Sharpe ratio, probabilistic Sharpe ratio, minimum track record length.
+"""Statistics of a daily result series: Sharpe ratio, probabilistic Sharpe ratio, track record length, intervals.
 
-Plain Python on purpose: sums are exact (``math.fsum``), so a value has the same bits on every run. None stands for
-"undefined"; nothing here returns NaN.
+Mostly plain Python on purpose: sums are exact (``math.fsum``), so a value has the same bits on every run. None stands
+for "undefined"; nothing here returns NaN.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +116,19 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[fl
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     half = float(stdtrit(count - 1, 0.5 + confidence / 2.0)) * math.sqrt(variance / count)
     return mean - half, mean + half
+
+
+def stationary_indices(count: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Resampled positions (resamples, count) of a series of ``count`` values by the stationary bootstrap.
+
+    Blocks of geometric length start anywhere and wrap around: Politis and Romano, "The Stationary Bootstrap", JASA
+    89(428), 1994. The mean block length is the cube root of ``count``. The same seed gives the same positions.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    fresh = generator.random((resamples, count)) < 1.0 / max(round(count ** (1 / 3)), 1)
+    fresh[:, :1] = True
+    starts = generator.integers(0, count, (resamples, count), dtype=np.int64)
+    position = np.arange(count, dtype=np.int64)
+    block = np.maximum.accumulate(np.where(fresh, position, 0), axis=1)
+    first = np.take_along_axis(starts, block, axis=1)
+    return np.asarray((first + position - block) % count, dtype=np.int64)
