@@ -78,7 +78,7 @@ def down(as_json: bool) -> None:
     parts = [f"{len(stopped.processes)} processes ended"] if stopped.processes else []
     if stopped.postgres_stopped:
         parts.append("Postgres stopped")
-    note(", ".join(parts).capitalize() + "." if parts else "Nothing was running.")
+    note(", ".join(parts) + "." if parts else "Nothing was running.")
 
 
 @click.command()

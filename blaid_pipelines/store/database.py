@@ -280,8 +280,9 @@ def stamp_problem(connection: Connection, env: Environment) -> BlaidError | None
 
 
 def _make_folder(folder: Path) -> None:
+    mode = 0o711 if os.geteuid() == 0 else 0o700  # root's server is another user and must get through
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise StopAndFix(
             Reason(
