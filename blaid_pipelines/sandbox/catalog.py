@@ -18,7 +18,7 @@ def _at(text: str) -> int:
 
 
 RECIPES: tuple[Recipe, ...] = (
-    Recipe("MES.c.0", START, END, edge=Edge(drift=400, shortest=240, longest=420, calm_pct=60)),
+    Recipe("MES.c.0", START, END, edge=Edge(drift=200, shortest=240, longest=420, calm_pct=100)),
     Recipe("MNQ.c.0", START, END),
     Recipe(
         "M2K.c.0",

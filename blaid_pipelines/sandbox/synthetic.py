@@ -58,7 +58,7 @@ class Defect:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to make: bars of a continuous symbol (``MES.c.0``) on UTC dates [start, end); ``salt`` gives another walk."""
+    """What to make: a continuous symbol (``MES.c.0``) on UTC dates [start, end); ``salt`` gives another walk."""
 
     symbol: str
     start: date
