@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,8 +20,27 @@ from blaid_pipelines.market.pull import PullRequest, pull
 from blaid_pipelines.market.quality import judge
 from blaid_pipelines.market.snapshots import get_snapshot
 from blaid_pipelines.proof.recorder import CallContext
-from blaid_pipelines.reasons import BlaidError, Reason, ReasonCode, Refused
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BotJob, QualityVerdict, Snapshot
+
+
+def parse_instant(name: str, value: str | None) -> datetime:
+    """A day (``2024-01-02``) or an ISO time as an aware UTC time; a time without a zone is UTC, as Databento reads it.
+
+    Raises :class:`InvalidRequest` naming the field.
+    """
+    try:
+        instant = datetime.fromisoformat(value or "")
+    except ValueError:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"{name} is {value!r}, which is neither a day nor an ISO time",
+                "Give a day such as 2024-01-02, or a time such as 2024-01-02T14:30Z.",
+                {"field": name, "value": value},
+            )
+        ) from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,14 @@ def test_a_job_never_ends_badly_without_a_reason(store: Store, to: JobStatus) ->
 
 def test_a_move_and_its_event_are_one_transaction(store: Store) -> None:
     job = _job_in(store, JobStatus.RUNNING)
-    with pytest.raises(RuntimeError, match="after the move"), store.session() as session:
-        move_job(session, session.get_one(BotJob, job.id), JobStatus.COMPLETED, now=NOW)
-        raise RuntimeError("after the move")
+
+    def move_and_die() -> None:
+        with store.session() as session:
+            move_job(session, session.get_one(BotJob, job.id), JobStatus.COMPLETED, now=NOW)
+            raise RuntimeError("after the move")
+
+    with pytest.raises(RuntimeError, match="after the move"):
+        move_and_die()
     with store.session() as session:
         assert session.get_one(BotJob, job.id).status == JobStatus.RUNNING
         count = len(session.scalars(select(JobRunEvent).where(JobRunEvent.job_id == job.id)).all())

@@ -1,0 +1,275 @@
+"""The LAB cycle on real Postgres: what a bot gets from bars to decision, and every way in which it is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import select
+
+from blaid_pipelines.backtest import strategy
+from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
+from blaid_pipelines.lab.bots import due_bots
+from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.cycle import BotOutcome, run_cohort
+from blaid_pipelines.lab.explain import explain
+from blaid_pipelines.lab.reproduce import reproduce
+from blaid_pipelines.lab.series import judge_series
+from blaid_pipelines.lab.status import bot_statuses, status_report
+from blaid_pipelines.market.snapshots import get_snapshot
+from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
+from blaid_pipelines.store.tables import (
+    AutonomyScore,
+    BacktestDiagnostics,
+    BacktestSession,
+    Bot,
+    BotJob,
+    BotStageEvent,
+    JobRunEvent,
+    PromotionDecision,
+)
+from tests.lab.conftest import MakeBot, Pull
+
+WHOLE = {"start": date(2024, 1, 2), "end": date(2024, 6, 28)}
+IRONBEAM = {"IRONBEAM_USERNAME": "51364321", "IRONBEAM_API_KEY": "9f0c1f6d2f5a4c7e8b1a3d5c7e9f0a1b"}
+
+
+def _one(lab: LabContext, name: str) -> BotOutcome:
+    (outcome,) = run_cohort(lab, [name])
+    return outcome
+
+
+def _gate(outcome: BotOutcome, name: str) -> dict[str, object]:
+    return next(gate for gate in outcome.metadata["promotion_decision"]["gates"] if gate["name"] == name)
+
+
+def test_a_good_bot_is_stopped_by_the_missing_broker_alone_and_everything_is_stored(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot
+) -> None:
+    series, bot = pulled(**WHOLE), make_bot("good")
+    outcome = _one(lab, "good")
+    assert outcome.status is JobStatus.COMPLETED
+    decision = outcome.metadata["promotion_decision"]
+    assert decision["decision"] == "REFUSE"
+    assert decision["failing_gates"] == ["broker_for_paper"]
+    assert _gate(outcome, "broker_for_paper")["code"] == "BROKER_REQUIRED_FOR_PAPER"
+    assert decision["request_ids"] == [str(request_id) for request_id in series.request_ids]
+    with lab.store.session() as session:
+        row = session.scalars(select(BacktestSession)).one()
+        assert (row.snapshot_id, row.status, row.reason) == (series.snapshot.snapshot_id, "COMPLETED", None)
+        assert session.get_one(BacktestDiagnostics, row.id).payload
+        assert session.scalars(select(AutonomyScore)).one().session_id == row.id
+        stored = session.scalars(select(PromotionDecision)).one()
+        assert stored.gates == decision["gates"]
+        assert session.get_one(Bot, bot.id).stage == "LAB"
+        job = session.get_one(BotJob, row.job_id)
+        assert job.status == "COMPLETED"
+        moves = session.scalars(select(JobRunEvent).where(JobRunEvent.job_id == job.id).order_by(JobRunEvent.id)).all()
+        assert [event.to_status for event in moves] == ["QUEUED", "RUNNING", "COMPLETED"]
+        trades = pq.read_table(lab.lake / str(row.trades_path), partitioning=None)
+        assert trades.num_rows == row.trades
+        assert set(trades.column("snapshot_id").to_pylist()) == {series.snapshot.snapshot_id}
+        assert sum(trades.column("net_pnl_cents").to_pylist()) == row.net_pnl_cents
+    bundle = explain(lab.store, "good")
+    assert bundle["decision_hash_valid"] is True
+    assert any("BROKER_REQUIRED_FOR_PAPER" in line for line in bundle["why"])
+    again = reproduce(lab, str(row.id))
+    assert again.identical, again.differences
+
+
+def test_with_a_configured_broker_it_is_promoted_once_and_then_waits_in_paper(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in IRONBEAM.items():
+        monkeypatch.setenv(name, value)
+    pulled(**WHOLE)
+    bot = make_bot("ready")
+    outcome = _one(lab, "ready")
+    assert outcome.metadata["promotion_decision"]["decision"] == "PROMOTE"
+    with lab.store.session() as session:
+        assert session.get_one(Bot, bot.id).stage == "PAPER"
+        event = session.scalars(select(BotStageEvent)).one()
+        decision = session.scalars(select(PromotionDecision)).one()
+        assert (event.from_stage, event.to_stage, event.decision_id) == ("LAB", "PAPER", decision.id)
+    assert "ready" not in due_bots(lab, datetime.now(UTC) + timedelta(days=1), 10)
+    second = _one(lab, "ready")  # a person may still backtest it; these gates judge LAB to PAPER alone
+    assert second.metadata["promotion_decision"]["decision"] == "REFUSE"
+
+
+def test_bars_that_failed_the_gate_are_refused_in_every_run(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled("M2K.c.0", date(2024, 2, 12), date(2024, 3, 8))
+    make_bot("bad-bars", "M2K.c.0")
+    for _ in range(2):
+        outcome = _one(lab, "bad-bars")
+        assert outcome.status is JobStatus.REFUSED
+        assert outcome.reason is not None
+        assert outcome.reason.code is ReasonCode.DATA_QUALITY_FAILED
+    with lab.store.session() as session:
+        for row in session.scalars(select(BacktestSession)):
+            assert (row.status, row.metrics, row.trades) == ("REFUSED", None, None)
+            assert row.reason is not None
+    (status,) = bot_statuses(lab)
+    assert (status.decision, status.reason) == ("REFUSE", "DATA_QUALITY_FAILED")
+    assert _gate(outcome, "quality")["status"] == "FAIL"
+    assert not list(lab.lake.glob("trades/**/*.parquet"))
+
+
+def test_bars_without_a_verdict_are_refused(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled(judged=False)
+    make_bot("unjudged")
+    outcome = _one(lab, "unjudged")
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.DATA_QUALITY_UNKNOWN
+    assert _gate(outcome, "quality")["status"] == "UNKNOWN"
+
+
+def test_without_bars_it_is_refused(lab: LabContext, make_bot: MakeBot) -> None:
+    make_bot("empty")
+    outcome = _one(lab, "empty")
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.SNAPSHOT_MISSING
+    assert outcome.metadata["promotion_decision"]["decision"] == "REFUSE"
+
+
+def test_a_newer_failing_snapshot_is_not_passed_over_for_an_older_good_one(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot
+) -> None:
+    good = pulled()
+    pulled(end=date(2024, 1, 25), judged=False)
+    make_bot("newest")
+    outcome = _one(lab, "newest")
+    assert outcome.status is JobStatus.REFUSED
+    (named,) = run_cohort(lab, ["newest"], snapshot_id=good.snapshot.snapshot_id)
+    assert named.status is JobStatus.COMPLETED
+
+
+def test_a_snapshot_of_another_instrument_is_refused(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    other = pulled("M2K.c.0", date(2024, 1, 2), date(2024, 1, 12))
+    make_bot("mes")
+    (outcome,) = run_cohort(lab, ["mes"], snapshot_id=other.snapshot.snapshot_id)
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.INSTRUMENT_MISMATCH
+
+
+def test_a_spoilt_bar_file_is_refused_by_cycle_and_reproduction(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot
+) -> None:
+    series = pulled()
+    make_bot("spoilt")
+    done = _one(lab, "spoilt")
+    file = lab.lake / series.snapshot.files[0]["path"]
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.chmod(0o644)
+    file.write_bytes(content)
+    outcome = _one(lab, "spoilt")
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.SNAPSHOT_CORRUPT
+    with pytest.raises(Refused) as refused:
+        reproduce(lab, str(done.session_id))
+    assert refused.value.reason.code is ReasonCode.SNAPSHOT_CORRUPT
+
+
+def test_reproduction_names_what_differs(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled()
+    make_bot("twice", fast=5, slow=20)
+    done = _one(lab, "twice")
+    assert reproduce(lab, str(done.session_id)).identical
+    with lab.store.session() as session:
+        path = lab.lake / str(session.get_one(BacktestSession, done.session_id).trades_path)
+    table = pq.read_table(path, partitioning=None)
+    changed = table.to_pydict()
+    changed["net_pnl_cents"][0] += 1
+    pq.write_table(type(table).from_pydict(changed, schema=table.schema), path)
+    again = reproduce(lab, str(done.session_id))
+    assert not again.identical
+    assert any("net_pnl_cents" in difference for difference in again.differences)
+
+
+def test_one_bot_that_raises_does_not_take_the_cohort_down(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Raises(type(strategy.FAMILIES["ma_cross"])):  # type: ignore[misc]
+        name = "raises"
+
+        def signals(self, arrays: object, params: object) -> object:
+            raise ZeroDivisionError("in the strategy")
+
+    monkeypatch.setattr(strategy, "FAMILIES", {**strategy.FAMILIES, "raises": Raises()})
+    pulled()
+    make_bot("broken", strategy="raises")
+    make_bot("fine")
+    broken, fine = run_cohort(lab, ["fine", "broken"])
+    assert broken.status is JobStatus.FAILED
+    assert broken.reason is not None
+    assert (broken.reason.code, broken.reason.numbers["exception"]) == (ReasonCode.JOB_FAILED, "ZeroDivisionError")
+    assert fine.status is JobStatus.COMPLETED
+
+
+def test_an_unknown_bot_stops_the_cohort_before_any_work(lab: LabContext, make_bot: MakeBot) -> None:
+    make_bot("known")
+    with pytest.raises(InvalidRequest) as error:
+        run_cohort(lab, ["known", "unknown"])
+    assert error.value.reason.code is ReasonCode.NOT_FOUND
+    with lab.store.session() as session:
+        assert session.scalars(select(BotJob)).all() == []
+
+
+def test_the_same_cycle_twice_gives_the_same_result_and_another_session(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot
+) -> None:
+    pulled()
+    make_bot("same")
+    first, second = _one(lab, "same"), _one(lab, "same")
+    assert first.session_id != second.session_id
+    assert first.metadata["backtest"]["result_hash"] == second.metadata["backtest"]["result_hash"]
+    assert first.metadata["backtest"]["metrics"] == second.metadata["backtest"]["metrics"]
+
+
+def test_due_bots_by_cadence_and_dead_jobs_do_not_starve(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled()
+    now = datetime.now(UTC)
+    cadence = lab.policy.stages.LAB.cadence.BACKTEST
+    make_bot("b-new")
+    make_bot("a-new")
+    ran = make_bot("ran")
+    run_cohort(lab, ["ran"])
+    assert due_bots(lab, now, 10) == ["a-new", "b-new"]
+    assert due_bots(lab, now, 1) == ["a-new"]
+    later = now + timedelta(seconds=cadence.every_s + 60)
+    assert due_bots(lab, later, 10) == ["a-new", "b-new", "ran"]
+    with lab.store.session() as session:  # what a process killed in mid-cycle leaves
+        job = create_job(session, JobType.BACKTEST, trace_id="1" * 32, now=later, bot_id=ran.id)
+        move_job(session, job, JobStatus.RUNNING, now=later)
+        job_id = job.id
+    much_later = later + timedelta(seconds=cadence.every_s + 1)
+    if cadence.late_after_s > cadence.every_s:
+        assert "ran" not in due_bots(lab, much_later, 10)
+    assert "ran" in due_bots(lab, later + timedelta(seconds=cadence.late_after_s + cadence.every_s), 10)
+    with lab.store.session() as session:
+        job = session.get_one(BotJob, job_id)
+        assert job.status == "TIMEOUT"
+        assert job.reason is not None
+        assert job.reason["code"] == "HEARTBEAT_TIMEOUT"
+
+
+def test_status_counts_what_left_what_was_recorded_and_what_arrived(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot
+) -> None:
+    pulled()
+    make_bot("counted")
+    run_cohort(lab, ["counted"])
+    report = status_report(lab)
+    proof = report["proof"]
+    assert proof["calls"] == proof["rows"] == proof["sandbox_received"] > 0
+    (line,) = report["bots"]
+    expected = {"name", "stage", "instrument", "snapshot", "trades", "net_pnl", "max_drawdown_pct", "score", "tier"}
+    assert expected | {"decision", "failing_gates"} <= line.keys()
+
+
+def test_a_verdict_is_bound_to_its_snapshot(lab: LabContext, pulled: Pull) -> None:
+    first, second = pulled(), pulled(end=date(2024, 1, 25), judged=False)
+    verdict = judge_series(lab, second.snapshot.snapshot_id)
+    assert verdict.snapshot_id == second.snapshot.snapshot_id != first.snapshot.snapshot_id
+    assert verdict.content_hash == get_snapshot(lab.store, verdict.snapshot_id).content_hash
