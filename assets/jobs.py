@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets.partitions import BOTS, SERIES
-
 LAB_CYCLE_JOB = "lab_cycle"
 # A run whose host died is ended by run monitoring after this long, so that it cannot hold up the LAB for ever.
 MAX_RUNTIME_TAG = "dagster/max_runtime"
@@ -13,7 +11,6 @@ MAX_RUNTIME_TAG = "dagster/max_runtime"
 market_data = dg.define_asset_job(
     "market_data",
     selection=["bars", "quality_verdict"],
-    partitions_def=SERIES,
     executor_def=dg.in_process_executor,
     tags={MAX_RUNTIME_TAG: "3600"},
     description="One series: pull or ingest its bars, then put the snapshot through the quality gate.",
@@ -21,7 +18,6 @@ market_data = dg.define_asset_job(
 lab_cycle = dg.define_asset_job(
     LAB_CYCLE_JOB,
     selection=["backtest", "diagnostics", "autonomy_score", "promotion_decision"],
-    partitions_def=BOTS,
     executor_def=dg.in_process_executor,
     tags={MAX_RUNTIME_TAG: "3600"},
     description="One cohort of bots: backtest, diagnose, score and decide, in one run.",
