@@ -1,4 +1,4 @@
-"""The quality gate: clean bars pass, each planted defect fails its own check, and what cannot be decided never passes."""
+"""The gate: clean bars pass, each planted defect fails its own check, what cannot be decided never passes."""
 
 from __future__ import annotations
 
