@@ -195,12 +195,12 @@ def _quantiles(values: NDArray[np.int32]) -> dict[str, Any]:
 
 
 def _tail_ratio(result: BacktestResult) -> float | None:
-    """95th percentile of the daily result over the size of the 5th; None unless the latter is a loss."""
+    """95th percentile of the daily result over the size of the 5th; None unless one is a gain and one a loss."""
     daily = result.equity.column("net_pnl_cents").to_numpy()
     if len(daily) == 0:
         return None
     low, high = np.quantile(daily, [0.05, 0.95]).tolist()
-    return high / -low if low < 0 else None
+    return high / -low if low < 0 < high else None
 
 
 def _intervals(trades: pa.Table, arrays: BarArrays, result_hash: str) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _worst_day(result: BacktestResult, spec: BacktestSpec) -> dict[str, Any]:
         "net_pnl_cents": None if worst is None else int(daily[worst]),
         "daily_loss_limit_cents": limit,
         "sessions_beyond_limit": None if limit is None else int((daily < -limit).sum()),
-        "sessions_stopped_by_limit": len(
+        "sessions_with_daily_loss_exit": len(
             {
                 session
                 for session, reason in zip(

@@ -11,6 +11,7 @@ from blaid_pipelines.backtest.arrays import BarArrays, make_arrays
 from blaid_pipelines.backtest.engine import BacktestSpec, CostModel, simulate
 from blaid_pipelines.backtest.families.base import Signals
 from blaid_pipelines.backtest.reference import reference_trades
+from tests.backtest.ledgers import weekdays
 
 MINUTE_NS = 60_000_000_000
 FREE = CostModel(
@@ -86,3 +87,27 @@ def ledger_rows(table: Any) -> list[dict[str, Any]]:
         column = table.column(field.name)
         columns[field.name] = (column.cast(pa.int64()) if pa.types.is_timestamp(field.type) else column).to_pylist()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def random_market(seed: int, count: int, *, session_bars: int = 390, roll_at: int | None = None) -> BarArrays:
+    """A seeded walk of ``count`` bars in ticks: small gaps, a few wide ones, sessions and at most one roll."""
+    generator = np.random.default_rng(seed)
+    gaps = generator.integers(-2, 3, count)
+    wide = generator.random(count) < 0.01
+    gaps[wide] = generator.integers(-30, 31, int(wide.sum()))
+    bodies = generator.integers(-6, 7, count)
+    if roll_at is not None:
+        gaps[roll_at] += 200
+    close = 20_000 + np.cumsum(gaps + bodies)
+    open_ = close - bodies
+    high = np.maximum(open_, close) + generator.integers(0, 4, count)
+    low = np.minimum(open_, close) - generator.integers(0, 4, count)
+    days = np.array(weekdays(count // session_bars + 1), dtype=np.int32)
+    contracts = np.zeros(count, dtype=np.int16)
+    if roll_at is not None:
+        contracts[roll_at:] = 1
+    return make_bars(
+        np.stack([open_, high, low, close], axis=1).tolist(),
+        sessions=days[np.arange(count) // session_bars].tolist(),
+        contracts=contracts.tolist(),
+    )

@@ -1,7 +1,8 @@
-"""The compiled kernel and the plain reference make the same ledger, on every column, over bars that nobody would draw."""
+"""The compiled kernel and the plain reference make the same ledger, every column, over bars that nobody would draw."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -63,4 +64,4 @@ def test_kernel_and_reference_agree(market: tuple[Any, Any], spec: Any, warmup_b
         assert trade["mae_ticks"] >= 0
         assert trade["mfe_ticks"] >= 0
         assert trade["target_first_net_pnl_cents"] == trade["net_pnl_cents"] or trade["ambiguous"]
-    assert all(one["exit_ts"] <= two["entry_ts"] for one, two in zip(trades, trades[1:], strict=False))
+    assert all(one["exit_ts"] <= two["entry_ts"] for one, two in pairwise(trades))
