@@ -35,20 +35,21 @@ def explain(store: Store, bot_name: str) -> dict[str, Any]:
     Raises :class:`InvalidRequest` (NOT_FOUND) for an unknown bot.
     """
     with store.session() as session:
-        bundle = session.execute(text(explain_sql()), {"bot": bot_name}).scalar_one_or_none()
-    if bundle is None:
+        row = session.execute(text(explain_sql()), {"bot": bot_name}).one_or_none()
+    if row is None:
         raise InvalidRequest(
             Reason(
                 ReasonCode.NOT_FOUND, f"there is no bot called {bot_name}", "See `blaid bot list`.", {"bot": bot_name}
             )
         )
+    bundle: dict[str, Any] = dict(row[0])
     decision = bundle["decision"]
     bundle["decision_hash_valid"] = None
     if decision is not None:
         bundle["decision_hash_valid"] = decision_hash_of(decision) == decision["decision_hash"]
     bundle["why"] = why(bundle)
     bundle["next_steps"] = next_steps(bundle)
-    return dict(bundle)
+    return bundle
 
 
 def why(bundle: Row) -> list[str]:

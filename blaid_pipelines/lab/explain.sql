@@ -15,12 +15,14 @@ latest_decision AS (
     SELECT d.* FROM blaid.promotion_decisions d JOIN bot ON d.bot_id = bot.id
     ORDER BY d.created_at DESC, d.id DESC LIMIT 1
 ),
--- The snapshot that was read; before any backtest, the newest one the bot could read.
+-- The snapshot that was read; before any backtest, the newest one of the bot's series.
 read_snapshot AS (
-    SELECT n.* FROM blaid.snapshots n JOIN bot
-        ON n.instrument = bot.instrument AND n.schema = bot.schema AND n.symbol = coalesce(bot.symbol, n.symbol)
-    WHERE n.snapshot_id = coalesce((SELECT snapshot_id FROM latest_session),
-                                   (SELECT snapshot_id FROM latest_decision), n.snapshot_id)
+    SELECT n.* FROM blaid.snapshots n CROSS JOIN bot
+    CROSS JOIN (SELECT coalesce((SELECT snapshot_id FROM latest_session),
+                                (SELECT snapshot_id FROM latest_decision)) AS snapshot_id) AS used
+    WHERE n.snapshot_id = used.snapshot_id
+       OR (used.snapshot_id IS NULL AND n.instrument = bot.instrument AND n.schema = bot.schema
+           AND n.symbol = coalesce(bot.symbol, n.symbol))
     ORDER BY n.created_at DESC, n.snapshot_id DESC LIMIT 1
 ),
 -- The verdict that the session read; else the newest one on the snapshot.

@@ -25,12 +25,6 @@ ALLOWED_MOVES: dict[Stage, frozenset[Stage]] = {
 }
 
 
-def next_stage(stage: Stage | str) -> Stage:
-    """The stage above ``stage``; LIVE itself for LIVE (a move that no gate set accepts)."""
-    rank = STAGE_LADDER.index(Stage(stage))
-    return STAGE_LADDER[min(rank + 1, len(STAGE_LADDER) - 1)]
-
-
 def move_stage(
     session: Session, bot_id: UUID, to: Stage, *, actor: str, trace_id: str, decision_id: UUID | None = None
 ) -> BotStageEvent:
