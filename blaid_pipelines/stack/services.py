@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import text
 
@@ -121,8 +122,8 @@ def port_answers(port: int) -> bool:
 
 _LOCATIONS = """query { workspaceOrError { __typename
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
-    ... on PythonError { message } } } }
-  ... on PythonError { message } } }"""
+    ... on PythonError { message causes { message } } } } }
+  ... on PythonError { message causes { message } } } }"""
 
 
 def webserver_ready(port: int) -> bool:
@@ -140,11 +141,11 @@ def webserver_ready(port: int) -> bool:
     workspace = payload.get("data", {}).get("workspaceOrError", {})
     entries = workspace.get("locationEntries")
     if entries is None:
-        raise StopAndFix(_code_broken("workspace", str(workspace.get("message", payload))))
+        raise StopAndFix(_code_broken("workspace", workspace))
     for entry in entries:
         problem = entry.get("locationOrLoadError") or {}
         if problem.get("__typename") == "PythonError":
-            raise StopAndFix(_code_broken(str(entry["name"]), str(problem.get("message", ""))))
+            raise StopAndFix(_code_broken(str(entry["name"]), problem))
     return bool(entries) and all(entry["loadStatus"] == "LOADED" for entry in entries)
 
 
@@ -158,10 +159,12 @@ def daemon_ready(store: Store, began: datetime) -> bool:
     return bool(newest is not None and newest >= began.replace(tzinfo=None))
 
 
-def _code_broken(location: str, message: str) -> Reason:
+def _code_broken(location: str, problem: dict[str, Any]) -> Reason:
+    causes = [cause["message"] for cause in problem.get("causes") or []]  # the last one is where it began
+    message = str(causes[-1] if causes else problem.get("message", problem)).strip()
     return Reason(
         ReasonCode.PROCESS_FAILED,
-        f"the code location {location} does not load: {message.strip()[:600]}",
+        f"the code location {location} does not load: {message[:600]}",
         "Read the message and logs/dagster-webserver.log in the data folder; run `blaid doctor`.",
         {"location": location},
     )
