@@ -10,7 +10,7 @@ from uuid import UUID
 
 import dagster as dg
 
-from assets.market import check_result, quality_verdict
+from assets.market import check_result, judged_snapshots
 from assets.partitions import BOTS
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from resources.lab import LabResource, event_metadata
@@ -60,13 +60,10 @@ def _spec(name: str, deps: list[Any], kinds: set[str], owner: str, description: 
     )
 
 
-# Bots and series are different partition sets: a bot's row says which series it reads, so any partition may matter.
-_ANY_SERIES = dg.AssetDep(quality_verdict, partition_mapping=dg.AllPartitionMapping())
-
 SPECS = [
     _spec(
         "backtest",
-        [bots, _ANY_SERIES, "instruments"],
+        [bots, judged_snapshots, "instruments"],
         {"numba", "parquet", "postgres"},
         "team:research",
         "One row per bot and session: metrics or a reason, with snapshot, strategy, parameter and policy hashes; "
@@ -131,7 +128,7 @@ def lab_cohort(
     with lab.open() as opened:
         names = _cohort(context, config)
         outcomes = run_cohort(
-            opened, names, dagster_run_id=context.run_id, snapshot_id=config.snapshot_id, progress=context.log.info
+            opened, names, dagster_run_id=context.run.run_id, snapshot_id=config.snapshot_id, progress=context.log.info
         )
         metadata = [outcome.metadata for outcome in outcomes]
         cited = [UUID(value) for stages in metadata for value in stages.get("backtest", {}).get("request_ids", [])]
@@ -165,7 +162,7 @@ def _report(context: dg.AssetExecutionContext, bot: str, stages: dict[str, dict[
         values = stages.get(asset)
         if values is None:
             continue
-        metadata = event_metadata({"bot": bot, **values, "dagster_run_id": context.run_id})
+        metadata = event_metadata({"bot": bot, **values, "dagster_run_id": context.run.run_id})
         event = dg.AssetMaterialization if completed or asset == "promotion_decision" else dg.AssetObservation
         context.log_event(event(asset, partition=bot, metadata=metadata))
 

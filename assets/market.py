@@ -4,13 +4,15 @@ Thin shells. What a pull, an ingest and a verdict mean is in ``blaid_pipelines.m
 """
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.partitions import SERIES
-from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode
-from resources.lab import LabResource, as_failure, event_metadata, reasons_as_failures, run_trace_id
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
+from resources.lab import LabResource, event_metadata, reasons_as_failures, run_trace_id
 
 OWNERS = ["team:data"]
 GROUP = "market_data"
@@ -33,15 +35,19 @@ VERDICT_CHECK = "verdict"
 
 
 class BarsConfig(dg.Config):
-    """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet or CSV files."""
+    """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet or CSV files.
 
-    source: str = "pull"
+    ``start`` and ``end``: a date or an ISO time, UTC, end exclusive. ``stamp``: what a bar's time marks in Parquet and
+    CSV files, ``open`` or ``close``; nothing is assumed. ``tz``: the zone of their times without one.
+    """
+
+    source: str
     start: str | None = None
     end: str | None = None
     data_schema: str = "ohlcv-1m"
     dataset: str = "GLBX.MDP3"
     files: list[str] = []  # noqa: RUF012 - pydantic copies defaults
-    stamp: str = "open"
+    stamp: str | None = None
     tz: str = "UTC"
 
 
@@ -109,18 +115,18 @@ def bars(
             outcome = pull_series(
                 opened,
                 _pull_request(context.partition_key, config),
-                dagster_run_id=context.run_id,
+                dagster_run_id=context.run.run_id,
                 progress=context.log.info,
             )
         elif config.source == "file":
             outcome = ingest_series(
-                opened, _ingest_request(context.partition_key, config), dagster_run_id=context.run_id
+                opened, _ingest_request(context.partition_key, config), dagster_run_id=context.run.run_id
             )
         else:
             raise InvalidRequest(_bad_config("source", config.source, "Use `pull` or `file`."))
         reasons = check_proof(opened.store, [outcome.trace_id], outcome.request_ids)
     yield dg.MaterializeResult(
-        metadata=event_metadata({**outcome.metadata, "dagster_run_id": context.run_id}),
+        metadata=event_metadata({**outcome.metadata, "dagster_run_id": context.run.run_id}),
         data_version=dg.DataVersion(outcome.snapshot.snapshot_id),
     )
     yield check_result("proof_both_ways", reasons, {"requests_cited": len(outcome.request_ids)})
@@ -174,11 +180,26 @@ def quality_verdict(
                 "verdict_id": str(verdict.id),
                 "trace_id": verdict.trace_id,
                 "reasons": list(verdict.reasons),
-                "dagster_run_id": context.run_id,
+                "dagster_run_id": context.run.run_id,
             }
         )
     )
     yield from verdict_checks(verdict.status, list(verdict.checks), list(verdict.reasons))
+
+
+# Unpartitioned on purpose: a run over an arbitrary subset of bots has no partition of its own, and Dagster cannot map
+# such a run onto the series partitions upstream.
+judged_snapshots = dg.AssetSpec(
+    "judged_snapshots",
+    deps=[quality_verdict],
+    group_name=GROUP,
+    owners=OWNERS,
+    kinds={"postgres"},
+    description=(
+        "One row per snapshot whose newest verdict is PASS: the only bars that a backtest may read. Never "
+        "materialized: each backtest asks Postgres."
+    ),
+)
 
 
 def verdict_checks(
@@ -239,7 +260,7 @@ def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema:
     records = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey("bars"), asset_partitions=[symbol]), limit=1
     ).records
-    if records and records[0].run_id == context.run_id:
+    if records and records[0].run_id == context.run.run_id:
         materialization = records[0].asset_materialization
         if materialization is not None:
             return str(materialization.metadata["snapshot_id"].value)
@@ -247,29 +268,40 @@ def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema:
 
 
 def _pull_request(symbol: str, config: BarsConfig) -> Any:
-    from blaid_pipelines.lab.series import parse_instant
     from blaid_pipelines.market.pull import PullRequest
 
     return PullRequest(
         symbol=symbol,
+        start=_instant("start", config.start),
+        end=_instant("end", config.end),
         schema=config.data_schema,
-        start=parse_instant("start", config.start),
-        end=parse_instant("end", config.end),
         dataset=config.dataset,
     )
 
 
-def _ingest_request(symbol: str, config: BarsConfig) -> Any:
-    from pathlib import Path
+def _instant(name: str, text: str | None) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text or "")
+    except ValueError:
+        fix = "Give a date or an ISO time, such as 2024-01-02 or 2024-01-02T14:30:00+00:00."
+        raise InvalidRequest(_bad_config(name, text, fix)) from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
+
+def _ingest_request(symbol: str, config: BarsConfig) -> Any:
     from blaid_pipelines.market.ingest import IngestRequest
 
     if not config.files:
         raise InvalidRequest(_bad_config("files", config.files, "Name at least one file."))
+    says_it_itself = all(".dbn" in Path(file).name for file in config.files)
+    stamp = config.stamp or ("open" if says_it_itself else "")
+    if stamp not in {"open", "close"}:
+        fix = "Say whether a bar's time is its open or its close; only DBN files say it themselves."
+        raise InvalidRequest(_bad_config("stamp", config.stamp, fix))
     return IngestRequest(
         files=[Path(file) for file in config.files],
         symbol=symbol,
-        stamp=config.stamp,
+        stamp=stamp,
         tz=config.tz,
         schema=config.data_schema,
     )
@@ -282,6 +314,3 @@ def _bad_config(name: str, value: object, fix: str) -> Reason:
         fix,
         {"setting": name, "value": value},
     )
-
-
-__all__ = ["QUALITY_CHECKS", "VERDICT_CHECK", "BlaidError", "as_failure", "bars", "instruments", "quality_verdict"]

@@ -68,7 +68,7 @@ def build_warehouse(
     """Export, build and test in a folder of its own, then publish."""
     from blaid_pipelines.lab.warehouse import export_tables, open_build, publish
 
-    with lab.open() as opened, open_build(opened.settings, datetime.now(UTC), context.run_id) as build:
+    with lab.open() as opened, open_build(opened.settings, datetime.now(UTC), context.run.run_id) as build:
         exported = export_tables(opened.store, opened.lake, build)
         context.log.info(f"exported {exported}")
         outcome = dbt_build(build.database, build.tables, build.folder / "dbt")
@@ -125,6 +125,3 @@ def _row_counts(database: Any) -> dict[str, int]:
             ).fetchall()[0][0]
             for model in read_project().models
         }
-
-
-__all__ = ["WRITER_POOL", "build_warehouse"]

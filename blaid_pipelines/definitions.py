@@ -7,13 +7,13 @@ import dagster as dg
 
 from assets.jobs import JOBS
 from assets.lab import bots, lab_cohort, provider_requests
-from assets.market import bars, instruments, quality_verdict
+from assets.market import bars, instruments, judged_snapshots, quality_verdict
 from assets.marts import build_warehouse
 from resources import LabResource
 from sensors.lab_cadence import lab_cadence
 
 defs = dg.Definitions(
-    assets=[instruments, bars, quality_verdict, bots, provider_requests, lab_cohort, build_warehouse],
+    assets=[instruments, bars, quality_verdict, judged_snapshots, bots, provider_requests, lab_cohort, build_warehouse],
     jobs=JOBS,
     sensors=[lab_cadence],
     resources={"lab": LabResource()},

@@ -56,7 +56,7 @@ def run_job_in_process(
     partition_key: str | None = None,
     add_partitions: Mapping[str, list[str]] | None = None,
     tags: Mapping[str, str] | None = None,
-    log_level: str = "CRITICAL",
+    log_level: str = "ERROR",
 ) -> JobResult:
     """Run ``job_name`` here and wait for it.
 

@@ -126,7 +126,7 @@ def _outcome_problems(
         if differing:
             text = f"session {session_id}: metadata and decision row differ in {', '.join(differing)}"
             problems.append(_problem(ReasonCode.PROOF_MISMATCH, text, session_id, differing=differing))
-    not_passed = [str(gate.get("gate")) for gate in decision.get("gates", []) if gate.get("status") != "PASS"]
+    not_passed = [str(gate.get("name")) for gate in decision.get("gates", []) if gate.get("status") != "PASS"]
     if decision.get("decision") == "PROMOTE" and (not_passed or not completed):
         text = f"session {session_id} promotes although {', '.join(not_passed) or 'its backtest did not complete'}"
         problems.append(_problem(ReasonCode.EVIDENCE_MISSING, text, session_id, not_passed=not_passed))

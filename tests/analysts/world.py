@@ -41,7 +41,7 @@ def gate(name: str, status: str, code: str | None = None) -> dict[str, object]:
     """One gate as ``policy.gates`` stores it."""
     reason = None if code is None else {"code": code, "message": f"{name} says no", "suggested_fix": "", "numbers": {}}
     return {
-        "gate": name,
+        "name": name,
         "status": status,
         "input": 1.5,
         "comparison": ">=",
@@ -242,7 +242,7 @@ def _judge(session: object, name: str, bot: Bot, session_id: UUID) -> None:
             decision="REFUSE",
             gate_set="gates-v1",
             gates=gates,
-            failing_gates=[entry["gate"] for entry in gates if entry["status"] != "PASS"],
+            failing_gates=[entry["name"] for entry in gates if entry["status"] != "PASS"],
             snapshot_id=None if name == "barred" else SNAPSHOT,
             strategy_hash="s" * 64,
             policy_hash="p" * 64,

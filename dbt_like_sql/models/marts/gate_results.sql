@@ -14,7 +14,7 @@ select
     decisions.decided_at,
     decisions.is_latest,
     gates.gate_number,
-    gates.gate ->> '$.gate' as gate_name,
+    gates.gate ->> '$.name' as gate_name,
     gates.gate ->> '$.status' as status,
     gates.gate ->> '$.input' as input,
     gates.gate ->> '$.comparison' as comparison,
