@@ -110,9 +110,8 @@ def _session_lines(bundle: Row) -> list[str]:
     lines = []
     if session["status"] != "COMPLETED":
         reason = session["reason"]
-        lines.append(
-            f"Its last backtest ({when}) was {session['status'].lower()}: {reason['code']}: {reason['message']}."
-        )
+        ended = "was refused" if session["status"] == "REFUSED" else "failed"
+        lines.append(f"Its last backtest ({when}) {ended}: {reason['code']}: {reason['message']}.")
         if reason["code"].startswith("DATA_QUALITY") and bundle["verdict"] is not None:
             lines += [f"  bars: {check['code']}: {check['message']}." for check in bundle["verdict"]["reasons"]]
     else:

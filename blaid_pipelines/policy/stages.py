@@ -33,7 +33,9 @@ def move_stage(
     Raises :class:`InvalidRequest` (NOT_FOUND) for an unknown bot and :class:`Refused` (TRANSITION_NOT_ALLOWED,
     EVIDENCE_MISSING, STAGE_NOT_ELIGIBLE) for a move that the table or the evidence does not allow.
     """
-    bot = session.execute(select(Bot).where(Bot.id == bot_id).with_for_update()).scalar_one_or_none()
+    # Read anew under the lock: what the session holds of the bot may be older than another process's move.
+    locked = select(Bot).where(Bot.id == bot_id).with_for_update().execution_options(populate_existing=True)
+    bot = session.execute(locked).scalar_one_or_none()
     if bot is None:
         raise InvalidRequest(
             Reason(ReasonCode.NOT_FOUND, f"there is no bot {bot_id}", "See `blaid bot list`.", {"bot_id": str(bot_id)})

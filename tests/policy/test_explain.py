@@ -118,7 +118,7 @@ def test_a_bot_that_was_refused_for_its_bars(store: Store) -> None:
     assert bundle["snapshot"]["snapshot_id"] == cycle.snapshot_id
     assert bundle["verdict"]["status"] == "FAIL"
     assert bundle["decision"]["failing_gates"][0] == "backtest"
-    assert "was refused: DATA_QUALITY_FAILED: the bars failed the quality gate." in said(bundle)
+    assert ") was refused: DATA_QUALITY_FAILED: the bars failed the quality gate." in said(bundle)
     assert "bars: SESSION_GAP: 240 minutes without a bar." in said(bundle)
     assert "min_trades" not in said(bundle)
     assert bundle["next_steps"] == ["Pull other bars."]

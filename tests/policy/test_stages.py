@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from uuid import UUID
 
 import pytest
@@ -116,6 +118,26 @@ def test_a_decision_that_was_changed_behind_our_back_carries_nothing(store: Stor
         session.execute(text("ALTER TABLE blaid.promotion_decisions DISABLE TRIGGER USER"))
         session.execute(text("UPDATE blaid.promotion_decisions SET decision = 'PROMOTE'"))
     refused(store, cycle.bot_id, cycle.decision_id, "does not match its own hash")
+
+
+def test_two_processes_that_use_one_decision_at_once_make_one_move(store: Store) -> None:
+    cycle = promoted(store)
+    start = Barrier(4)
+
+    def attempt(_number: int) -> str:
+        with store.session() as session:
+            session.get_one(Bot, cycle.bot_id)  # every one of them has seen the bot in LAB
+            start.wait(timeout=30)
+            try:
+                move_stage(session, cycle.bot_id, Stage.PAPER, actor="t", trace_id=TRACE, decision_id=cycle.decision_id)
+            except Refused as error:
+                return error.reason.code.value
+            return "moved"
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = sorted(pool.map(attempt, range(4)))
+    assert outcomes == ["TRANSITION_NOT_ALLOWED"] * 3 + ["moved"]
+    assert stage_and_events(store, cycle.bot_id) == ("PAPER", 1)
 
 
 def test_an_unknown_bot_is_named(store: Store) -> None:
