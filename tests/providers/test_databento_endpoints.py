@@ -6,41 +6,18 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import numpy as np
-from sqlalchemy import select
 
-from blaid_pipelines.ids import new_trace_id
-from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
-from blaid_pipelines.proof.usage import check_requests, proof_counts
-from blaid_pipelines.providers.databento.client import DatabentoHistorical
+from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.sandbox.synthetic import synthesise
-from blaid_pipelines.store.database import Store
-from blaid_pipelines.store.tables import ProviderRequest
-from tests.sandbox.fixtures import SMALL, RunningGateway, StartGateway
+from tests.providers.conftest import World
+from tests.sandbox.fixtures import SMALL
 
 START, END = datetime(2024, 3, 11, tzinfo=UTC), datetime(2024, 3, 20, tzinfo=UTC)
 GLBX = "GLBX.MDP3"
 
 
-def adapter(gateway: RunningGateway, store: Store, **options: object) -> DatabentoHistorical:
-    recorder = Recorder(store, wire_log_path(gateway.settings))
-    return DatabentoHistorical(gateway.settings, recorder, CallContext(new_trace_id()), **options)  # type: ignore[arg-type]
-
-
-def rows(store: Store) -> list[ProviderRequest]:
-    with store.session() as session:
-        return list(session.scalars(select(ProviderRequest).order_by(ProviderRequest.created_at, ProviderRequest.id)))
-
-
-def assert_all_counted(gateway: RunningGateway, store: Store, calls: int) -> None:
-    counts = proof_counts(store, gateway.settings)
-    assert (counts.calls, counts.rows, counts.sandbox_received) == (calls, calls, calls)
-    assert len(gateway.received) == calls
-    assert counts.equal
-
-
-def test_every_endpoint_answers_and_leaves_one_row(gateway: StartGateway, store: Store) -> None:
-    running = gateway()
-    databento = adapter(running, store)
+def test_every_endpoint_answers_and_leaves_one_row(world: World) -> None:
+    databento = world.client()
     assert databento.list_datasets() == [GLBX]
     assert databento.list_schemas(GLBX) == ["ohlcv-1m", "ohlcv-1h", "ohlcv-1d", "definition"]
     available = databento.get_dataset_range(GLBX)
@@ -57,18 +34,17 @@ def test_every_endpoint_answers_and_leaves_one_row(gateway: StartGateway, store:
         ("MESH4", 250_000_000),
         ("MESM4", 250_000_000),
     ]
-    assert_all_counted(running, store, 7)
-    written = rows(store)
+    world.assert_all_counted(7)
+    written = world.rows()
     assert [row.id for row in written] == databento.request_ids
     assert all(row.success and row.http_status == 200 and row.simulated for row in written)
-    assert [row.endpoint for row in written] == [item.endpoint for item in running.received]
+    assert [row.endpoint for row in written] == [item.endpoint for item in world.gateway.received[-7:]]
     assert written[4].cost_usd == round(cost, 6)
-    assert check_requests(store, databento.request_ids) == []
+    assert check_requests(world.store, databento.request_ids) == []
 
 
-def test_bars_carry_the_contract_behind_each_and_match_what_was_served(gateway: StartGateway, store: Store) -> None:
-    running = gateway()
-    databento = adapter(running, store)
+def test_bars_carry_the_contract_behind_each_and_match_what_was_served(world: World) -> None:
+    databento = world.client()
     bars, request_ids = databento.get_bars(GLBX, "MES.c.0", "ohlcv-1m", START, END)
     served = synthesise(SMALL)
     for name in ("ts_open", "open", "high", "low", "close", "volume", "instrument_id"):
@@ -79,11 +55,11 @@ def test_bars_carry_the_contract_behind_each_and_match_what_was_served(gateway: 
     assert set(bars.contract[bars.ts_open >= roll]) == {"MESM4"}
     assert bars.simulated
     # the symbol, each of its two ids, the bars
-    assert [row.endpoint for row in rows(store)] == ["symbology.resolve"] * 3 + ["timeseries.get_range"]
+    assert [row.endpoint for row in world.rows()] == ["symbology.resolve"] * 3 + ["timeseries.get_range"]
     assert request_ids == databento.request_ids
-    last = rows(store)[-1]
+    last = world.rows()[-1]
     assert (last.bar_count, last.symbol, last.schema) == (len(served), "MES.c.0", "ohlcv-1m")
     assert (last.start_ts, last.end_ts) == (START, END)
     assert last.response_bytes
     assert last.response_sha256
-    assert_all_counted(running, store, 4)
+    world.assert_all_counted(4)

@@ -64,11 +64,15 @@ def explain(error: Exception, *, endpoint: str, secret: str, now: datetime) -> F
     if isinstance(error, requests.exceptions.ConnectionError):
         return _from_connection(error, endpoint, secret)
     text = redact_text(str(error), [secret])[:_TEXT_LIMIT]
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return Failure(_interrupted(endpoint, text), 200)
     if isinstance(error, BentoError) and "Error streaming response" in text:
         if "timed out" in text.lower():
             return Failure(_timeout(endpoint, "stopped sending"), 200)
         return Failure(_interrupted(endpoint, text), 200)
-    if isinstance(error, requests.exceptions.RequestException):
+    if isinstance(error, requests.exceptions.RequestException) and not isinstance(
+        error, requests.exceptions.ContentDecodingError
+    ):
         return Failure(_unreachable(endpoint, text))
     # the rest is what the client trips over when a body is not what it should be: empty, cut, junk, a list
     return Failure(_bad_response(endpoint, f"cannot be read: {text or type(error).__name__}"))
