@@ -102,7 +102,8 @@ def wilson_interval(successes: int, count: int, confidence: float = 0.95) -> tup
     centre = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4.0 * count * count))
     scale = 1.0 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # at the ends the bound is the share itself; rounding must not push it past
+    return min(max(0.0, (centre - half) / scale), share), max(min(1.0, (centre + half) / scale), share)
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
