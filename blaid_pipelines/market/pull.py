@@ -201,8 +201,8 @@ def _uncovered(wanted: Span, covered: Sequence[Span]) -> list[Span]:
     """The parts of ``wanted`` that no span of ``covered`` holds, in order."""
     missing = []
     cursor = wanted[0]
-    for left, right in sorted(covered):
-        if left > cursor and left < wanted[1]:
+    for left, right in sorted(span for span in covered if _overlap(span, wanted)):
+        if left > cursor:
             missing.append((cursor, left))
         cursor = max(cursor, right)
     if cursor < wanted[1]:
