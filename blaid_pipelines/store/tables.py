@@ -35,8 +35,8 @@ class Base(DeclarativeBase):
     metadata = MetaData(schema=SCHEMA, naming_convention=_NAMING)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own protocol
         datetime: TIMESTAMP(timezone=True),
-        Json: JSONB,
-        list[Any]: JSONB,
+        Json: JSONB(none_as_null=True),  # None is SQL NULL: the constraints count on it
+        list[Any]: JSONB(none_as_null=True),
         str: Text,
         int: BigInteger,
     }
