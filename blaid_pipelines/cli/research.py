@@ -170,6 +170,13 @@ def explain(name: str, as_json: bool) -> None:
     _print_bundle(bundle)
 
 
+def _shown(value: Any) -> Any:
+    """A gate's input for a table cell: ids that make up the evidence are in the JSON bundle, not in the table."""
+    if isinstance(value, dict | list):
+        return "complete"
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
 def _print_bundle(bundle: Mapping[str, Any]) -> None:
     for line in bundle["why"]:
         click.echo(line)
@@ -179,7 +186,7 @@ def _print_bundle(bundle: Mapping[str, Any]) -> None:
             f"Gates ({decision['gate_set']}, policy {decision['policy_hash'][:12]})",
             ("gate", "status", "input", "", "threshold", "reason"),
             (
-                (gate["name"], gate["status"], gate["input"], gate["comparison"], gate["threshold"], gate["code"])
+                (gate["name"], gate["status"], _shown(gate["input"]), gate["comparison"], gate["threshold"], gate["code"])
                 for gate in decision["gates"]
             ),
             right=("input",),
@@ -203,7 +210,7 @@ def _print_bundle(bundle: Mapping[str, Any]) -> None:
         )
     if session is not None:
         click.echo(f"Session {session['id']}, snapshot {session['snapshot_id']}")
-        click.echo(f"Trace ids: {', '.join(bundle['trace_ids'])}")
+        click.echo("Trace ids: " + ", ".join(f"{what} {trace_id}" for what, trace_id in bundle["trace_ids"].items()))
     for step in bundle["next_steps"]:
         click.echo(f"Next: {step}")
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from blaid_pipelines.backtest.arrays import build_arrays
-from blaid_pipelines.backtest.engine import ENGINE_VERSION, BacktestSpec, run_backtest
+from blaid_pipelines.backtest.engine import BacktestSpec, run_backtest
 from blaid_pipelines.backtest.reproduce import compare
 from blaid_pipelines.backtest.strategy import get_family
 from blaid_pipelines.lab.context import LabContext
@@ -87,12 +87,14 @@ def reproduce(lab: LabContext, session_id: str) -> Reproduction:
     strategy_hash = get_family(row.strategy_family).source_hash
     if strategy_hash != row.strategy_hash:
         differences.append(f"strategy hash: recorded {row.strategy_hash}, now {strategy_hash}")
-    if row.engine_version != ENGINE_VERSION:
-        differences.append(f"engine version: recorded {row.engine_version}, now {ENGINE_VERSION}")
     if snapshot.content_hash != row.content_hash:
         differences.append(f"content hash: recorded {row.content_hash}, now {snapshot.content_hash}")
     result = run_backtest(spec, build_arrays(bars, instrument, sessions))
-    differences += compare(read_result(lab.lake, row.trades_path), result.trades)
-    if result.result_hash != row.result_hash:
-        differences.append(f"result hash: recorded {row.result_hash}, now {result.result_hash}")
+    differences += compare(
+        row.result_hash,
+        read_result(lab.lake, row.trades_path),
+        result,
+        recorded_metrics=row.metrics,
+        recorded_engine_version=row.engine_version,
+    )
     return Reproduction(row.id, row.result_hash, result.result_hash, result.trades.num_rows, differences)
