@@ -11,11 +11,12 @@ from uuid import UUID
 import dagster as dg
 
 from assets.market import check_result, judged_snapshots
-from assets.partitions import BOTS
+from assets.partitions import BOTS, BOTS_NAME
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from resources.lab import LabResource, event_metadata
 
 GROUP = "lab"
+PLOTTED = {"sessions", "trades", "net_pnl_cents", "max_drawdown_pct", "win_rate_pct", "profit_factor", "psr0"}
 STAGES = ("backtest", "diagnostics", "autonomy_score", "promotion_decision")
 
 bots = dg.AssetSpec(
@@ -134,6 +135,8 @@ def lab_cohort(
         cited = [UUID(value) for stages in metadata for value in stages.get("backtest", {}).get("request_ids", [])]
         unproven = check_proof(opened.store, [outcome.trace_id for outcome in outcomes], cited)
         incomplete = check_evidence(opened.store, metadata)
+    # Here and not at the start: only a bot that exists becomes a partition.
+    context.instance.add_dynamic_partitions(BOTS_NAME, [outcome.bot.name for outcome in outcomes])
     for outcome in outcomes:
         _report(context, outcome.bot.name, outcome.metadata)
     counts = {"bots": len(outcomes), "completed": sum(outcome.status == "COMPLETED" for outcome in outcomes)}
@@ -162,7 +165,9 @@ def _report(context: dg.AssetExecutionContext, bot: str, stages: dict[str, dict[
         values = stages.get(asset)
         if values is None:
             continue
-        metadata = event_metadata({"bot": bot, **values, "dagster_run_id": context.run.run_id})
+        # the numbers that Dagster plots over runs, lifted out of the document that holds them all
+        plotted = {name: value for name, value in (values.get("metrics") or {}).items() if name in PLOTTED}
+        metadata = event_metadata({"bot": bot, **values, **plotted, "dagster_run_id": context.run.run_id})
         event = dg.AssetMaterialization if completed or asset == "promotion_decision" else dg.AssetObservation
         context.log_event(event(asset, partition=bot, metadata=metadata))
 

@@ -25,8 +25,8 @@ class SeriesRun:
 def run_market_data(settings: Settings, symbol: str, bars_config: Mapping[str, Any]) -> SeriesRun:
     """Pull or ingest one series and judge it.
 
-    Raises the error with which the run failed. A snapshot that the quality gate refuses raises nothing here: its verdict
-    is stored, and everything that would use the snapshot refuses it.
+    Raises the error with which the run failed. A snapshot that the quality gate refuses raises nothing here: its
+    verdict is stored, and everything that would use the snapshot refuses it.
     """
     config = {
         "ops": {
@@ -49,7 +49,6 @@ def run_lab_cycle(settings: Settings, bots: Sequence[str], *, snapshot_id: str |
         settings,
         "lab_cycle",
         {"ops": {"lab_cohort": {"config": cohort}}},
-        add_partitions={"bots": list(bots)},
     )
     result.raise_for_failure()
     return result

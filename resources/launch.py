@@ -54,15 +54,13 @@ def run_job_in_process(
     run_config: Mapping[str, Any] | None = None,
     *,
     partition_key: str | None = None,
-    add_partitions: Mapping[str, list[str]] | None = None,
     tags: Mapping[str, str] | None = None,
     log_level: str = "ERROR",
 ) -> JobResult:
     """Run ``job_name`` here and wait for it.
 
-    ``partition_key`` is registered first where it is new, and so are ``add_partitions`` (set name to keys), for a
-    cohort that is named in the run config. Raises what :func:`open_store` raises when the database cannot be had; a
-    failing job raises nothing (see :meth:`JobResult.raise_for_failure`).
+    ``partition_key`` is registered first where it is new. Raises what :func:`open_store` raises when the database
+    cannot be had; a failing job raises nothing (see :meth:`JobResult.raise_for_failure`).
     """
     from dagster import DagsterInstance
 
@@ -72,7 +70,7 @@ def run_job_in_process(
         from blaid_pipelines.definitions import defs
 
         with DagsterInstance.get() as instance:
-            _register(instance, job_name, partition_key, add_partitions or {})
+            _register(instance, job_name, partition_key)
             result = defs.resolve_job_def(job_name).execute_in_process(
                 run_config={**(run_config or {}), "loggers": {"console": {"config": {"log_level": log_level}}}},
                 instance=instance,
@@ -132,17 +130,9 @@ def _apply(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _register(
-    instance: dg.DagsterInstance, job_name: str, partition_key: str | None, more: Mapping[str, list[str]]
-) -> None:
-    wanted = {name: list(keys) for name, keys in more.items()}
-    if partition_key is not None:
-        wanted.setdefault(_PARTITION_SET[job_name], []).append(partition_key)
-    for name, keys in wanted.items():
-        known = set(instance.get_dynamic_partitions(name))
-        missing = [key for key in dict.fromkeys(keys) if key not in known]
-        if missing:
-            instance.add_dynamic_partitions(name, missing)
+def _register(instance: dg.DagsterInstance, job_name: str, partition_key: str | None) -> None:
+    if partition_key is not None and not instance.has_dynamic_partition(_PARTITION_SET[job_name], partition_key):
+        instance.add_dynamic_partitions(_PARTITION_SET[job_name], [partition_key])
 
 
 def _failure(event: dg.DagsterEvent, failed_checks: tuple[str, ...]) -> BlaidError:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.jobs import LAB_CYCLE_JOB, lab_cycle
-from assets.partitions import BOTS, BOTS_NAME
 from blaid_pipelines.ids import fingerprint
 from resources.lab import LabResource
 
@@ -33,7 +32,7 @@ IN_PROGRESS = [
     ),
 )
 def lab_cadence(context: dg.SensorEvaluationContext, lab: LabResource) -> dg.SensorResult | dg.SkipReason:
-    """One tick: skip with a reason, or one run request and the partitions it needs."""
+    """One tick: skip with a reason, or one run request."""
     return tick(context, lab, datetime.now(UTC))
 
 
@@ -61,8 +60,6 @@ def tick(context: dg.SensorEvaluationContext, lab: LabResource, now: datetime) -
         return dg.SensorResult(skip_reason=reason, cursor=now.isoformat())
     # The same cohort is asked for once per cadence window, so that one that keeps failing is not retried every minute.
     window = int(now.timestamp()) // cadence_s
-    known = set(context.instance.get_dynamic_partitions(BOTS_NAME))
-    missing = [name for name in names if name not in known]
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
@@ -71,6 +68,5 @@ def tick(context: dg.SensorEvaluationContext, lab: LabResource, now: datetime) -
                 tags={"blaid/cohort_size": str(len(names))},
             )
         ],
-        dynamic_partitions_requests=[BOTS.build_add_request(missing)] if missing else [],
         cursor=now.isoformat(),
     )

@@ -80,7 +80,8 @@ def test_a_test_without_a_name_is_refused(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "m.sql").write_text("select 1 as a")
     (folder / "_m.yml").write_text(
-        "models: [{name: m, description: d, columns: [{name: a, data_type: integer, description: d, data_tests: [unique]}]}]"
+        "models: [{name: m, description: d, columns: [{name: a, data_type: integer, description: d, "
+        "data_tests: [unique]}]}]"
     )
     with pytest.raises(ValueError, match="needs a name"):
         read_project(tmp_path)

@@ -49,7 +49,9 @@ def test_assets_are_as_recorded(snapshot: SnapshotAssertion) -> None:
 
 
 def test_checks_block_and_are_as_recorded(snapshot: SnapshotAssertion) -> None:
-    checks = [spec for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition) for spec in asset.check_specs]
+    checks = [
+        spec for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition) for spec in asset.check_specs
+    ]
     assert checks
     assert all(check.blocking for check in checks), [check.name for check in checks if not check.blocking]
     assert all(check.description for check in checks)
