@@ -61,8 +61,10 @@ def test_the_three_bots_end_as_announced(first: dict[str, Any]) -> None:
     bots = {bot["name"]: bot for bot in first["bots"]}
     assert bots["trend-mes"]["failing_gates"] == ["broker_for_paper"]
     assert bots["trend-mes"]["reason"] == "BROKER_REQUIRED_FOR_PAPER"
-    assert bots["churn-mnq"]["max_drawdown_pct"] > 20
-    assert "max_drawdown" in bots["churn-mnq"]["failing_gates"]
+    assert bots["thin-mes"]["first_failing_gate"] == "max_drawdown"
+    assert bots["thin-mes"]["reason"] == "MAX_DRAWDOWN_EXCEEDED"
+    assert bots["thin-mes"]["max_drawdown_pct"] > 20
+    assert bots["churn-mnq"]["net_pnl"] < 0
     assert (bots["trend-m2k"]["reason"], bots["trend-m2k"]["trades"]) == ("DATA_QUALITY_FAILED", None)
     assert {bot["decision"] for bot in bots.values()} == {"REFUSE"}
     proof = first["proof"]

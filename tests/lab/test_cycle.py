@@ -55,7 +55,7 @@ def test_a_good_bot_is_stopped_by_the_missing_broker_alone_and_everything_is_sto
     assert decision["failing_gates"] == ["broker_for_paper"]
     assert _gate(outcome, "broker_for_paper")["code"] == "BROKER_REQUIRED_FOR_PAPER"
     assert decision["request_ids"] == series.snapshot.provenance["request_ids"]
-    assert set(decision["request_ids"]) <= {str(request_id) for request_id in series.request_ids}  # less the price asked
+    assert set(decision["request_ids"]) <= {str(request_id) for request_id in series.request_ids}
     with lab.store.session() as session:
         row = session.scalars(select(BacktestSession)).one()
         assert (row.snapshot_id, row.status, row.reason) == (series.snapshot.snapshot_id, "COMPLETED", None)
