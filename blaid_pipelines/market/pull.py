@@ -106,7 +106,7 @@ def pull(
             from blaid_pipelines.providers.databento.client import DatabentoHistorical
 
             client = DatabentoHistorical(settings, recorder, context)
-            quotes = _price(store, client, budget, request, missing, clock)
+            quotes = price_spans(store, client, budget, request, missing, clock)
             cost = sum(quotes, Decimal(0))
             for span, quote in zip(missing, quotes, strict=True):
                 say(f"{request.symbol}: {from_ns(span[0]):%Y-%m-%d %H:%M} to {from_ns(span[1]):%Y-%m-%d %H:%M} UTC")
@@ -210,7 +210,7 @@ def _uncovered(wanted: Span, covered: Sequence[Span]) -> list[Span]:
     return missing
 
 
-def _price(
+def price_spans(
     store: Store,
     client: DatabentoHistorical,
     budget: DataBudget,
