@@ -18,12 +18,7 @@ from blaid_pipelines.settings import Settings, load_settings
 from blaid_pipelines.store import embedded
 from blaid_pipelines.store.database import Store, initialise, open_store
 from blaid_pipelines.store.leases import FileLock
-
-try:
-    from tests.sandbox.fixtures import gateway  # noqa: F401
-except ModuleNotFoundError as missing:
-    if not (missing.name or "").startswith("tests.sandbox"):
-        raise
+from tests.sandbox.fixtures import gateway  # noqa: F401 - a fixture
 
 TEMPLATE = "blaid_template"
 # Nothing here survives the session, so nothing needs to survive a power cut.

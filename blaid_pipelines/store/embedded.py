@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import stat
@@ -85,6 +86,7 @@ class EmbeddedServer:
         self.data_dir = self.home / "postgres"
         self.log_path = self.home / "logs" / "postgres.log"
         self._options = {**_SERVER_SETTINGS, **(options or {})}
+        self._log_start = 0
 
     @property
     def created(self) -> bool:
@@ -163,14 +165,14 @@ class EmbeddedServer:
             ready = self._wait_ready(pid, deadline)
             if ready is not None:
                 return ready
-            tail = self._log_tail()
+            said = self._last_words()
             # A postmaster that was killed leaves children that notice within moments; the next try succeeds.
-            passing = "pre-existing shared memory block" in tail or "lock file" in tail
+            passing = "pre-existing shared memory block" in said or "lock file" in said
             if not passing or time.monotonic() > deadline:
                 raise DependencyDown(
                     Reason(
                         ReasonCode.DATABASE_UNAVAILABLE,
-                        f"the embedded Postgres did not start: {tail[-800:] or 'no word in its log'}",
+                        f"the embedded Postgres did not start: {said[-800:] or 'no word in its log'}",
                         f"Read {self.log_path} and run `blaid doctor`.",
                         {"data_dir": str(self.data_dir)},
                     )
@@ -221,6 +223,7 @@ class EmbeddedServer:
         if self.log_path.exists() and self.log_path.stat().st_size > MAX_LOG_BYTES:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             # The shell ends at once, so the server is nobody's child and outlives whoever started it.
             done = subprocess.run(
                 ["/bin/sh", "-c", '"$@" </dev/null >&2 & echo $!', "blaid-postgres", *command],
@@ -308,11 +311,16 @@ class EmbeddedServer:
                 ) from None
         return folder
 
-    def _log_tail(self) -> str:
+    def _last_words(self) -> str:
+        """What the server wrote since we started it: its complaints, or if there is none its last lines."""
         try:
-            return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-8:])
+            with self.log_path.open("rb") as log:
+                log.seek(self._log_start)
+                lines = log.read().decode(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
+        complaints = [line for line in lines if re.search(r"FATAL|PANIC|ERROR|could not|HINT", line)]
+        return " | ".join(line.strip() for line in (complaints or lines)[-5:])
 
 
 def _environment() -> dict[str, str]:

@@ -170,6 +170,34 @@ def test_strange_files_where_the_cluster_should_be_are_left_alone(world: Setting
     assert (world.home / "postgres" / "precious").read_text() == "x"
 
 
+def test_damaged_cluster_is_a_typed_failure_with_the_servers_own_words(world: Settings) -> None:
+    initialise(world).close()
+    (world.home / "postgres" / "global" / "pg_control").unlink()
+    with pytest.raises(DependencyDown) as caught:
+        open_store(world)
+    assert caught.value.reason.code is ReasonCode.DATABASE_UNAVAILABLE
+    assert "pg_control" in caught.value.reason.message or "database system" in caught.value.reason.message
+    assert servers(world.home) == []
+
+
+def test_a_forked_child_is_no_user_and_stops_nothing(world: Settings) -> None:
+    initialise(world).close()
+    code = (
+        "import os\n"
+        "from sqlalchemy import text\n"
+        "from blaid_pipelines.settings import load_settings\n"
+        "from blaid_pipelines.store.database import open_store\n"
+        "store = open_store(load_settings())\n"
+        "if os.fork() == 0:\n"
+        "    raise SystemExit(0)\n"  # runs its exit handlers
+        "os.wait()\n"
+        "with store.session() as session:\n"
+        "    assert session.execute(text('SELECT 1')).scalar_one() == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(world.home), timeout=60)
+    assert servers(world.home) == []
+
+
 def test_the_server_sees_no_secret(world: Settings, clean_environment: pytest.MonkeyPatch) -> None:
     clean_environment.setenv("DATABENTO_API_KEY", "db-planted-secret")
     with initialise(world):
