@@ -266,7 +266,9 @@ def _split(name: str, raw: bytes) -> tuple[Any, bytes, bool]:
         if fragment and ".frag" in name:
             raise _unsupported(name, "is a DBN fragment without metadata")
         raise _unreadable(name, "does not begin with a DBN header (a fragment, or not DBN at all)")
-    version = raw[3] if len(raw) > 3 else 0
+    if len(raw) < _PRELUDE:
+        raise _unreadable(name, "is cut short inside its header", {"bytes": len(raw)})
+    version = raw[3]
     if version not in _RESERVED:
         raise _unsupported(name, f"is DBN version {version}", {"version": version, "supported": [1, 2, 3]})
     end = _PRELUDE + int.from_bytes(raw[4:8], "little")
