@@ -166,11 +166,12 @@ def test_rule_both_touched() -> None:
     assert (trades[0]["net_pnl_cents"], trades[0]["target_first_net_pnl_cents"]) == (-875, 500)
 
 
-def test_rule_both_touched_open_beyond_stop() -> None:
-    bars = [FLAT, FLAT, FLAT, (94, 106, 93, 101), FLAT]
-    trades = both_sides(bars, [0, 1, 1, 1, 1], [(2, 3, 1, 100, 94, "STOP")], stop=5, target=4)
+@pytest.mark.parametrize("first", [94, 95])  # beyond the stop, and exactly at it
+def test_rule_both_touched_open_beyond_stop(first: int) -> None:
+    bars = [FLAT, FLAT, FLAT, (first, 106, 93, 101), FLAT]
+    trades = both_sides(bars, [0, 1, 1, 1, 1], [(2, 3, 1, 100, first, "STOP")], stop=5, target=4)
     assert not trades[0]["ambiguous"]
-    assert trades[0]["target_first_net_pnl_cents"] == trades[0]["net_pnl_cents"] == -750
+    assert trades[0]["target_first_net_pnl_cents"] == trades[0]["net_pnl_cents"] == 125 * (first - 100)
 
 
 @pytest.mark.parametrize(("at_open", "target_first_cents"), [(False, 500), (True, 750)])
