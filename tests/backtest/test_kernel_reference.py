@@ -54,7 +54,7 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(market=markets(), spec=specs, warmup_bars=st.integers(0, 5))
 def test_kernel_and_reference_agree(market: tuple[Any, Any], spec: Any, warmup_bars: int) -> None:
     arrays, signals = market
