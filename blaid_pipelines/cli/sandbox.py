@@ -106,7 +106,7 @@ def _series(bars: Sequence[Path], symbols: Sequence[str], stamps: Sequence[str],
 
 
 def _serve(settings: Settings, series: Sequence[Series], key: str, port: int | None, *, as_json: bool) -> None:
-    from blaid_pipelines.proof.usage import request_log_path
+    from blaid_pipelines.proof.paths import request_log_path
     from blaid_pipelines.sandbox.gateway import SandboxGateway
 
     def say(document: dict[str, Any], line: str) -> None:

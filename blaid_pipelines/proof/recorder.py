@@ -24,18 +24,15 @@ from sqlalchemy import update
 from sqlalchemy.exc import SQLAlchemyError
 
 from blaid_pipelines.ids import fingerprint, new_id
+from blaid_pipelines.proof.paths import wire_log_path
 from blaid_pipelines.proof.redact import redact_params, redact_text
 from blaid_pipelines.reasons import BlaidError, DependencyDown, Reason, ReasonCode
-from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import ProviderRequest
 
+__all__ = ["Attempt", "CallContext", "CallIntent", "Recorder", "wire_log_path"]
+
 _MESSAGE_LIMIT = 2000
-
-
-def wire_log_path(settings: Settings) -> Path:
-    """Where an installation's wire log lies."""
-    return settings.home / "proof" / "wire.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

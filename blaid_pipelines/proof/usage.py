@@ -14,11 +14,13 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from blaid_pipelines.proof.recorder import wire_log_path
+from blaid_pipelines.proof.paths import request_log_path, wire_log_path
 from blaid_pipelines.reasons import Reason, ReasonCode
 from blaid_pipelines.settings import Environment, Settings
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import ProviderRequest
+
+__all__ = ["ProofCounts", "check_requests", "proof_counts", "request_log_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,6 @@ class ProofCounts:
     def equal(self) -> bool:
         """Whether every count that there is says the same."""
         return self.calls == self.rows and self.sandbox_received in (None, self.rows)
-
-
-def request_log_path(settings: Settings) -> Path:
-    """Where the sandbox gateway of an installation logs what it received."""
-    return settings.home / "sandbox" / "requests.jsonl"
 
 
 def proof_counts(store: Store, settings: Settings) -> ProofCounts:

@@ -18,8 +18,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from blaid_pipelines.market.bars import nanos_of
-from blaid_pipelines.providers.databento.client import stype_of
 from blaid_pipelines.providers.databento.dbn import DbnBars, read_dbn
+from blaid_pipelines.providers.databento.symbols import stype_of
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 from blaid_pipelines.sandbox.contracts import DATASET, PRODUCTS, Lead, instrument_id, leads
 from blaid_pipelines.sandbox.series import MINUTE, PRICES, Series, lead_ids, utc_day

@@ -9,7 +9,8 @@ import pytest
 from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import proof_counts
-from blaid_pipelines.providers.databento.client import DatabentoHistorical, stype_of
+from blaid_pipelines.providers.databento.client import DatabentoHistorical
+from blaid_pipelines.providers.databento.symbols import stype_of
 from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.settings import Settings, load_settings
 from blaid_pipelines.store.database import Store

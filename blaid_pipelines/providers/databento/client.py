@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from blaid_pipelines.providers.databento.dbn import (
     read_dbn,
     read_definitions,
 )
+from blaid_pipelines.providers.databento.symbols import stype_of
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused, RetryLater, StopAndFix
 from blaid_pipelines.settings import DATABENTO_OFFICIAL_URL, Environment, Settings
 
@@ -38,10 +38,6 @@ MAX_ATTEMPTS = 3
 MAX_WAIT_S = 60.0
 """Longest pause between attempts; when Databento asks for more, the call fails with ``retry_after_s`` instead."""
 
-_CONTINUOUS = re.compile(r"[A-Z0-9]{1,6}\.[CNV]\.\d+", re.IGNORECASE)
-_PARENT = re.compile(r"[A-Z0-9]{1,6}\.(FUT|OPT|SPOT)", re.IGNORECASE)
-_SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9 .:_!-]{0,70}", re.IGNORECASE)
-
 
 @dataclass(frozen=True, slots=True)
 class DatasetRange:
@@ -50,25 +46,6 @@ class DatasetRange:
     start: str
     end: str
     by_schema: Mapping[str, tuple[str, str]]
-
-
-def stype_of(symbol: str) -> str:
-    """How Databento names the form of ``symbol``: ``MES.c.0`` continuous, ``MES.FUT`` parent, else raw_symbol.
-
-    Raises :class:`InvalidRequest` for what can be no symbol, also for lists and ``ALL_SYMBOLS``.
-    """
-    if not _SYMBOL.fullmatch(symbol) or symbol.upper() == "ALL_SYMBOLS":
-        raise InvalidRequest(
-            Reason(
-                ReasonCode.INVALID_REQUEST,
-                f"{symbol!r} is not one symbol.",
-                "Give one symbol: MES.c.0 (continuous), MES.FUT (parent) or a contract such as MESH4.",
-                {"symbol": symbol},
-            )
-        )
-    if _CONTINUOUS.fullmatch(symbol):
-        return "continuous"
-    return "parent" if _PARENT.fullmatch(symbol) else "raw_symbol"
 
 
 class DatabentoHistorical:
