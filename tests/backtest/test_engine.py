@@ -55,22 +55,12 @@ def test_prices_in_the_ledger_are_ticks_times_tick_size() -> None:
         assert all(price * 4 == tick for price, tick in zip(prices, ticks, strict=True))
 
 
-def test_the_same_inputs_give_the_same_result_in_threads_and_processes() -> None:
+def test_the_same_inputs_give_the_same_result_in_threads() -> None:
     first = run_backtest(SPEC, MARKET)
     with ThreadPoolExecutor(2) as pool:
         others = list(pool.map(lambda _: run_backtest(SPEC, MARKET), range(4)))
     assert {other.result_hash for other in others} == {first.result_hash}
     assert all(other.trades.equals(first.trades) and other.metrics == first.metrics for other in others)
-    code = (
-        "import json\n"
-        "from tests.backtest.test_engine import MARKET, SPEC\n"
-        "from blaid_pipelines.backtest.engine import run_backtest\n"
-        "result = run_backtest(SPEC, MARKET)\n"
-        "print(json.dumps([result.result_hash, result.metrics.as_json()]))\n"
-    )
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
-    assert json.loads(printed.stdout) == [first.result_hash, first.metrics.as_json()]
 
 
 @pytest.mark.parametrize(
@@ -198,25 +188,32 @@ def test_reproduction_is_bit_for_bit_or_says_what_differs() -> None:
     assert "lacks" in compare(result.result_hash, result.trades.drop_columns(["side"]), fresh)[0]
 
 
-def test_compiled_code_is_cached_where_the_environment_says(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_processes_agree_and_compiled_code_is_cached_where_the_environment_says(tmp_path: Path) -> None:
+    """A fresh process that compiles and one that loads what the first compiled: one result, one signature."""
     code = (
+        "import json\n"
         "from blaid_pipelines.backtest import kernel\n"
         "from blaid_pipelines.backtest.engine import run_backtest\n"
         "from tests.backtest.test_engine import MARKET, SPEC\n"
-        "run_backtest(SPEC, MARKET)\n"
-        "print(kernel.walk.stats.cache_path, sum(kernel.walk.stats.cache_hits.values()), len(kernel.walk.signatures))\n"
+        "result = run_backtest(SPEC, MARKET)\n"
+        "stats = kernel.walk.stats\n"
+        "cache = [stats.cache_path, sum(stats.cache_hits.values()), len(kernel.walk.signatures)]\n"
+        "print(json.dumps([result.result_hash, result.metrics.as_json(), cache]))\n"
     )
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    here = run_backtest(SPEC, MARKET)
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     hits = []
     for _ in range(2):
         printed = subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
         )
-        folder, hit, signatures = printed.stdout.split()
+        digest, metrics, (folder, hit, signatures) = json.loads(printed.stdout)
+        assert (digest, metrics) == (here.result_hash, here.metrics.as_json())
         assert folder.startswith(str(tmp_path))
-        assert signatures == "1"
+        assert signatures == 1
         hits.append(hit)
-    assert hits == ["0", "1"]
+    assert hits == [0, 1]
 
 
 def test_the_engine_loads_without_numba() -> None:
