@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blaid_pipelines.proof.usage import proof_counts
+from blaid_pipelines.proof.usage import check_requests, proof_counts
 from blaid_pipelines.reasons import BlaidError, DependencyDown, InvalidRequest, ReasonCode, RetryLater, StopAndFix
 from blaid_pipelines.sandbox.gateway import Fault
 from blaid_pipelines.store.database import Store
@@ -245,7 +245,8 @@ def test_a_passing_failure_is_tried_again_and_every_attempt_has_its_row(world: W
         (3, True, None),
     ]
     assert len({row.request_fingerprint for row in streams}) == 1
-    assert request_ids == [row.id for row in world.rows()]
+    assert request_ids == [row.id for row in world.rows() if row.success]
+    assert check_requests(world.store, request_ids) == []
     world.assert_all_counted(6)
 
 

@@ -31,6 +31,8 @@ from blaid_pipelines.providers.databento.symbols import stype_of
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused, RetryLater, StopAndFix
 from blaid_pipelines.settings import DATABENTO_OFFICIAL_URL, Environment, Settings
 
+__all__ = ["DatabentoHistorical", "DatasetRange", "stype_of"]
+
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 100.0
@@ -51,7 +53,8 @@ class DatasetRange:
 class DatabentoHistorical:
     """The historical service on behalf of one piece of work (``context``).
 
-    ``request_ids`` lists the row of every attempt made through this object, failed ones included, in order. Raises
+    ``request_ids`` lists the row of every attempt made through this object, failed ones included, in order;
+    ``succeeded`` those whose answer was used, which is what evidence may cite. Raises
     :class:`StopAndFix` (``INTEGRATION_KEY_MISSING``) without a key and :class:`Refused` (``SIMULATED_SOURCE_REFUSED``)
     outside the sandbox world when the base URL is not Databento's own: nothing simulated may pass for real there.
     """
@@ -87,6 +90,7 @@ class DatabentoHistorical:
                 )
             )
         self.request_ids: list[UUID] = []
+        self.succeeded: list[UUID] = []
         self._recorder = recorder
         self._context = context
         self._simulated = settings.databento_simulated
@@ -188,7 +192,7 @@ class DatabentoHistorical:
     def get_bars(
         self, dataset: str, symbol: str, schema: str, start: datetime, end: datetime
     ) -> tuple[DbnBars, list[UUID]]:
-        """Bars of one symbol with ``start <= ts_open < end``, the contract behind each, and the ids of the requests.
+        """Bars of one symbol with ``start <= ts_open < end``, the contract behind each, and the requests they rest on.
 
         Billed. The symbol is resolved first (free), so that one that does not resolve is refused before anything is
         billed; a range without trades gives no bars and no error. Raises what ``resolve`` raises, ``BAD_RESPONSE`` for
@@ -203,7 +207,7 @@ class DatabentoHistorical:
                     {"schema": schema},
                 )
             )
-        before = len(self.request_ids)
+        before = len(self.succeeded)
         params = _range_params(dataset, symbol, schema, None, start, end)
         contracts = self._contracts(dataset, symbol, start, end)
 
@@ -216,7 +220,7 @@ class DatabentoHistorical:
             return bars
 
         bars = self._call("timeseries.get_range", params, send, symbol, schema, start, end, wants_outcome=True)
-        return bars, self.request_ids[before:]
+        return bars, self.succeeded[before:]
 
     def get_definitions(self, dataset: str, symbol: str, start: datetime, end: datetime) -> list[Definition]:
         """The definitions of the contracts behind a symbol, in the order sent. Billed."""
@@ -309,7 +313,8 @@ class DatabentoHistorical:
                 attempt.outcome(http_status=failure.http_status, provider_request_id=failure.provider_request_id)
                 raise failure.error from None
             attempt.outcome(http_status=200, cost_usd=value if isinstance(value, Decimal) else None)
-            return value
+        self.succeeded.append(attempt.id)
+        return value
 
 
 def _point_at(base_url: str, key: str, timeout_s: float) -> Any:
