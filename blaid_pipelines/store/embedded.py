@@ -38,6 +38,7 @@ SOCKET_NAME = ".s.PGSQL.5432"
 MAX_SOCKET_PATH_BYTES = 100  # the kernel's limit is 107 on Linux, 103 on macOS, ended by a zero byte
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
+PERMISSION_TRIES = 4
 MAX_LOG_BYTES = 20_000_000
 _log = logging.getLogger("blaid.store")
 
@@ -115,7 +116,6 @@ class EmbeddedServer:
         user = server_user()
         programs = programs_dir()
         self.home.mkdir(parents=True, exist_ok=True)
-        user.let_reach(self.home)
         user.let_run(programs.parent)
         if self.data_dir.exists() and any(self.data_dir.iterdir()):
             raise StopAndFix(
@@ -127,19 +127,23 @@ class EmbeddedServer:
                 )
             )
         building = self.home / "postgres.new"
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(mode=0o700)
-        user.own(building)
         command = [
             str(programs / "initdb"), "-D", str(building), "-U", SUPERUSER, "--auth-local=trust",
             "--auth-host=scram-sha-256", "--encoding=UTF8", "--locale=C",
         ]  # fmt: skip
         if self._options.get("fsync") == "off":
             command.append("--no-sync")
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd="/", env=_environment(), timeout=START_TIMEOUT_S,
-            **user.subprocess_arguments(),
-        )  # fmt: skip
+        for _ in range(PERMISSION_TRIES):
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir(mode=0o700)
+            user.own(building)
+            user.let_reach(self.home)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, cwd="/", env=_environment(),
+                timeout=START_TIMEOUT_S, **user.subprocess_arguments(),
+            )  # fmt: skip
+            if done.returncode == 0 or not _shut_out(user, done.stderr):
+                break
         if done.returncode != 0:
             raise StopAndFix(
                 Reason(
@@ -159,6 +163,7 @@ class EmbeddedServer:
         Raises :class:`DependencyDown` with the end of the server's log when it does not come up.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
+        shut_out = 0
         while True:
             running = self.status()
             pid = running.pid if running is not None else self._launch()
@@ -168,6 +173,9 @@ class EmbeddedServer:
             said = self._last_words()
             # A postmaster that was killed leaves children that notice within moments; the next try succeeds.
             passing = "pre-existing shared memory block" in said or "lock file" in said
+            if _shut_out(server_user(), said):
+                shut_out += 1
+                passing = shut_out < PERMISSION_TRIES
             if not passing or time.monotonic() > deadline:
                 raise DependencyDown(
                     Reason(
@@ -321,6 +329,11 @@ class EmbeddedServer:
             return ""
         complaints = [line for line in lines if re.search(r"FATAL|PANIC|ERROR|could not|HINT", line)]
         return " | ".join(line.strip() for line in (complaints or lines)[-5:])
+
+
+def _shut_out(user: ServerUser, said: str) -> bool:
+    """True when a lent user was kept from the data folder: a tool may have reset a parent folder's mode meanwhile."""
+    return user.lent and "Permission denied" in said
 
 
 def _environment() -> dict[str, str]:
