@@ -7,6 +7,7 @@ that read are run, on a read-only connection that reaches no file but the wareho
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ from blaid_pipelines.settings import Settings, load_settings
 if TYPE_CHECKING:
     import duckdb
 
+EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 TABLES_QUERY = (
     'select table_schema || \'.\' || table_name as "table", estimated_size as "rows", comment from '
     "(select schema_name as table_schema, table_name, estimated_size, comment from duckdb_tables()) order by 1"
@@ -66,13 +68,9 @@ def run_query(warehouse: Path, lake: Path, query: str, limit: int) -> dict[str, 
     """
     import duckdb
 
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "enable_external_access": False,
-        "allowed_directories": [str(lake)],
-        "autoload_known_extensions": False,
-    }
     try:
-        connection = duckdb.connect(str(warehouse), read_only=True, config=config)
+        connection = duckdb.connect(str(warehouse), read_only=True)
+        _confine(connection, lake)
     except duckdb.Error as error:
         raise StopAndFix(
             Reason(
@@ -85,8 +83,6 @@ def run_query(warehouse: Path, lake: Path, query: str, limit: int) -> dict[str, 
     with connection:
         _require_reading(connection, query)
         try:
-            connection.execute("set TimeZone = 'UTC'")
-            connection.execute("set lock_configuration = true")
             cursor = connection.execute(query)
             names = _distinct([str(column[0]) for column in cursor.description or []])
             kinds = [str(column[1]) for column in cursor.description or []]
@@ -103,6 +99,15 @@ def run_query(warehouse: Path, lake: Path, query: str, limit: int) -> dict[str, 
     }
 
 
+def _confine(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
+    """No file but the warehouse and the lake, no extension, and no way to change that again."""
+    folder = str(lake).replace("'", "''")
+    connection.execute(f"set allowed_directories = ['{folder}/']")
+    for setting in ("autoload_known_extensions = false", "enable_external_access = false", "TimeZone = 'UTC'"):
+        connection.execute(f"set {setting}")
+    connection.execute("set lock_configuration = true")
+
+
 def _require_reading(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     import duckdb
 
@@ -113,11 +118,16 @@ def _require_reading(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     if len(statements) != 1:
         raise InvalidRequest(_bad_query(f"one statement is wanted, this is {len(statements)}", query))
     kind = statements[0].type
-    if kind not in {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
+    if kind == duckdb.StatementType.EXPLAIN:
+        # EXPLAIN ANALYZE runs what it explains, a COPY as well: what counts is the statement inside.
+        inside = EXPLAIN.sub("", statements[0].query, count=1)
+        if inside != statements[0].query:
+            _require_reading(connection, inside)
+            return
+    if kind != duckdb.StatementType.SELECT:
         text = f"the warehouse is read-only, and this is a statement of type {kind.name}"
-        raise InvalidRequest(
-            _bad_query(text, query, "Ask with SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN.")
-        )
+        fix = "Ask with SELECT, WITH, FROM, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN."
+        raise InvalidRequest(_bad_query(text, query, fix))
 
 
 def _bad_query(message: str, query: str, fix: str = "Correct the query; `blaid sql` alone lists the tables.") -> Reason:

@@ -1,0 +1,361 @@
+"""The warehouse: marts right to the cent, built aside, swapped in whole, never in a reader's way; and ``blaid sql``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from assets.dbt_project import read_project
+from blaid_pipelines.lab.warehouse import (
+    WarehouseBuild,
+    built_at,
+    current_warehouse,
+    export_tables,
+    open_build,
+    publish,
+)
+from blaid_pipelines.reasons import ReasonCode, RetryLater, StopAndFix
+from blaid_pipelines.settings import Settings, load_settings
+from blaid_pipelines.store.database import Store
+from resources.dbt import DbtOutcome, dbt_build
+from tests.analysts.world import EARNER_NET_CENTS, EARNER_PNL_CENTS, populate
+from tests.support import eventually
+
+NOW = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
+
+
+def build_with_dbt(settings: Settings, store: Store, build: WarehouseBuild) -> DbtOutcome:
+    export_tables(store, settings.lake, build)
+    return dbt_build(build.database, build.tables, build.folder / "dbt")
+
+
+def rows(warehouse: Path, query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        found: list[tuple[Any, ...]] = connection.sql(query).fetchall()
+        return found
+
+
+def write_version(build: WarehouseBuild, value: int) -> None:
+    """A stand-in for dbt: a warehouse with one number in it."""
+    with duckdb.connect(str(build.database)) as connection:
+        connection.execute(f"create table t as select {value} as value")
+
+
+def write_version_twice(build: WarehouseBuild) -> None:
+    """A build that breaks halfway: its file is there, and something failed after it."""
+    write_version(build, 2)
+    write_version(build, 2)
+
+
+def publish_version(settings: Settings, number: int) -> Path:
+    with open_build(settings, NOW.replace(second=number), f"run{number:05d}") as build:
+        write_version(build, number)
+        return publish(settings, build)
+
+
+class TestMarts:
+    """One dbt build on the hand-made LAB, looked at from all sides."""
+
+    @pytest.fixture
+    def published(self, settings: Settings, store: Store) -> Path:
+        populate(store, settings.lake)
+        # a file that no session names: of a run that died before its rows were written
+        orphan = settings.lake / "trades" / "bot_id=x" / "orphan.parquet"
+        orphan.parent.mkdir(parents=True)
+        orphan.write_bytes(b"not even parquet")
+        with open_build(settings, NOW, "0123456789") as build:
+            outcome = build_with_dbt(settings, store, build)
+            assert outcome.returncode == 0, outcome.log_tail
+            assert {name: result["status"] for name, result in outcome.results.items()} == {
+                **{model.name: "success" for model in read_project().models},
+                **{test.name: "pass" for test in read_project().tests},
+            }
+            return publish(settings, build)
+
+    def test_marts_are_right_to_the_cent(self, published: Path) -> None:
+        trades = rows(
+            published, "select net_pnl_cents, net_pnl_usd, side, simulated from marts.fct_trades order by trade_number"
+        )
+        assert [trade[0] for trade in trades] == list(EARNER_PNL_CENTS)
+        assert [trade[1] for trade in trades] == [Decimal("123.45"), Decimal("-67.89"), Decimal("0.01")]
+        assert {trade[2:] for trade in trades} == {("LONG", True)}
+        assert rows(published, "select sum(net_pnl_usd) from marts.fct_trades") == [(Decimal("55.57"),)]
+        evidence = {
+            row[0]: row[1:]
+            for row in rows(
+                published,
+                "select bot_name, decision, gates_total, gates_passed, gates_failed, gates_unknown, first_failing_gate,"
+                " first_failing_reason, trades, net_pnl_usd, score, tier, quality_status, requests_cited,"
+                " requests_proven, requests_cost_usd, session_reason from marts.promotion_evidence",
+            )
+        }
+        broker, cost = "BROKER_REQUIRED_FOR_PAPER", Decimal("0.012345")
+        assert evidence == {
+            "earner": (
+                *("REFUSE", 2, 1, 1, 0, "broker", broker, 3, Decimal("55.57"), 55.0, "SUPERVISED"),
+                *("PASS", 1, 1, cost, None),
+            ),
+            "quiet": (
+                *("REFUSE", 2, 0, 2, 0, "sessions", "TOO_FEW_SESSIONS", 0, Decimal("0.00"), 55.0, "SUPERVISED"),
+                *("PASS", 1, 1, cost, None),
+            ),
+            "barred": (
+                *("REFUSE", 2, 1, 0, 1, "sessions", "DATA_QUALITY_FAILED", None, None, None, None),
+                *("UNKNOWN", 0, 0, Decimal("0"), "DATA_QUALITY_FAILED"),
+            ),
+        }
+        assert rows(published, "select count(*) from marts.gate_results") == [(6,)]
+        documented = {
+            f"{model.folder}.{model.name}": [column[:2] for column in model.columns] for model in read_project().models
+        }
+        found: dict[str, list[tuple[str, str]]] = {}
+        columns = (
+            "select schema_name, table_name, column_name, lower(data_type) from duckdb_columns() where not internal"
+        )
+        for schema, table, column, kind in rows(published, f"{columns} order by schema_name, table_name, column_index"):
+            found.setdefault(f"{schema}.{table}", []).append((column, kind))
+        assert found == documented
+
+    def test_an_empty_lab_builds_too(self, settings: Settings, store: Store) -> None:
+        with open_build(settings, NOW, "0123456789") as build:
+            outcome = build_with_dbt(settings, store, build)
+            assert outcome.returncode == 0, outcome.log_tail
+            assert rows(build.database, "select count(*) from marts.fct_trades") == [(0,)]
+            assert rows(build.database, "select count(*) from staging.stg_instruments") == [(17,)]
+
+    def test_one_cent_between_ledger_and_session_fails_the_build(self, settings: Settings, store: Store) -> None:
+        populate(store, settings.lake, session_net_cents=EARNER_NET_CENTS + 1)
+        with open_build(settings, NOW, "0123456789") as build:
+            outcome = build_with_dbt(settings, store, build)
+        assert outcome.returncode != 0
+        assert outcome.status("trades_sum_to_their_session") == "fail"
+        assert outcome.results["trades_sum_to_their_session"]["failures"] == 1
+
+
+def test_a_trade_file_that_is_gone_stops_the_export(settings: Settings, store: Store) -> None:
+    populate(store, settings.lake)
+    next(settings.lake.rglob("*.parquet")).unlink()
+    with open_build(settings, NOW, "0123456789") as build, pytest.raises(StopAndFix) as stopped:
+        export_tables(store, settings.lake, build)
+    assert stopped.value.reason.code is ReasonCode.SESSION_INCOMPLETE
+    assert stopped.value.reason.numbers["count"] == 1
+
+
+def test_a_reader_keeps_its_version_while_new_ones_are_swapped_in(settings: Settings) -> None:
+    first = publish_version(settings, 1)
+    held = current_warehouse(settings)
+    assert held == first
+    assert built_at(held) == NOW.replace(second=1)
+    with duckdb.connect(str(held), read_only=True) as reader:
+        for number in range(2, 7):
+            newest = publish_version(settings, number)
+            assert rows(current_warehouse(settings), "from t") == [(number,)]
+            assert reader.sql("from t").fetchall() == [(1,)]
+    assert current_warehouse(settings) == newest
+    kept = sorted((settings.warehouse_dir / "versions").iterdir())
+    assert len(kept) == 3
+    assert kept[-1] == newest
+    assert not (settings.warehouse_dir / "builds").exists()
+
+
+def test_a_build_that_fails_leaves_the_old_one(settings: Settings) -> None:
+    first = publish_version(settings, 1)
+    with pytest.raises(duckdb.Error), open_build(settings, NOW, "run00002") as build:
+        write_version_twice(build)
+    assert current_warehouse(settings) == first
+    assert rows(first, "from t") == [(1,)]
+
+
+KILLED_BUILD = """
+import sys, time
+from datetime import UTC, datetime
+from blaid_pipelines.lab.warehouse import open_build
+from blaid_pipelines.settings import load_settings
+from tests.analysts.test_warehouse import write_version
+with open_build(load_settings(), datetime(2024, 7, 1, tzinfo=UTC), "killed-run") as build:
+    write_version(build, 2)
+    print("built", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def builder(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """A process that has built a warehouse and not yet swapped it in."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED_BUILD], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "built\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_killed_between_build_and_swap_the_old_one_stays_and_the_next_build_works(
+    settings: Settings, builder: subprocess.Popen[str]
+) -> None:
+    first = settings.warehouse_dir / "versions" / "20240701T110000.000000Z-earlier0.duckdb"
+    first.parent.mkdir()
+    with duckdb.connect(str(first)) as connection:
+        connection.execute("create table t as select 1 as value")
+    (settings.warehouse_dir / "warehouse.duckdb").symlink_to(first)
+    with pytest.raises(RetryLater) as busy, open_build(settings, NOW, "impatient", wait_s=0.2):
+        pass
+    assert busy.value.reason.code is ReasonCode.ALREADY_RUNNING
+    assert (settings.warehouse_dir / "builds" / "killed-run" / "warehouse.duckdb").exists()
+    os.kill(builder.pid, signal.SIGKILL)
+    eventually(lambda: builder.poll() is not None)
+    assert rows(current_warehouse(settings), "from t") == [(1,)]
+    assert rows(publish_version(settings, 3), "from t") == [(3,)]
+    assert not (settings.warehouse_dir / "builds").exists()
+
+
+def blaid(*arguments: str) -> tuple[int, str, str]:
+    """Run a command as a person does: exit code, output, errors."""
+    done = subprocess.run(
+        [sys.executable, "-m", "blaid_pipelines.cli.main", *arguments], capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_sql_without_a_warehouse_says_how_to_get_one(settings: Settings) -> None:
+    code, _, errors = blaid("sql", "select 1")
+    assert code == 1
+    assert "no warehouse has been built yet" in errors
+    assert "blaid sql --refresh" in errors
+
+
+def test_sql_answers_as_a_table_and_as_json(settings: Settings) -> None:
+    warehouse = publish_version(settings, 7)
+    query = "select value, 1.5::decimal(4,2) as d, 'nan'::double as n, [1, 2] as l, null as e, value as value from t"
+    code, output, errors = blaid("sql", "--json", query)
+    assert (code, errors) == (0, "")
+    answer = json.loads(output)
+    assert answer["rows"] == [{"value": 7, "d": "1.50", "n": "nan", "l": [1, 2], "e": None, "value_2": 7}]
+    assert answer["warehouse"] == warehouse.stem
+    assert answer["built_at"] == NOW.replace(second=7).isoformat()
+    code, output, errors = blaid("sql", "select value from t")
+    assert code == 0
+    assert "value" in output
+    assert "7" in output
+    assert "1 rows; warehouse" in errors
+    code, output, _ = blaid("sql", "--json")
+    assert [row["table"] for row in json.loads(output)["rows"]] == ["main.t"]
+
+
+@pytest.fixture
+def query(settings: Settings) -> Any:
+    """``query(sql)`` on a small warehouse, in this process: exit code and what it said."""
+    from click.testing import CliRunner
+
+    from blaid_pipelines.cli.sql import sql
+    from blaid_pipelines.reasons import BlaidError
+
+    publish_version(settings, 7)
+
+    def ask(*arguments: str) -> tuple[int, Any]:
+        result = CliRunner().invoke(sql, [*arguments, "--json"])
+        if isinstance(result.exception, BlaidError):
+            return result.exception.exit_code, result.exception.reason
+        assert result.exception is None, result.exception
+        return result.exit_code, json.loads(result.stdout)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "selekt 1",
+        "select nothing from t",
+        "select * from nowhere",
+        "",
+        "select 1; select 2",
+        "insert into t values (1)",
+        "create table u as select 1",
+        "drop table t",
+        "update t set value = 0",
+        "copy t to 'FILE'",
+        "copy (select 1) to 'FILE' (format parquet)",
+        "export database 'FILE'",
+        "attach 'FILE' as other",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "pragma enable_profiling",
+        "call pragma_version()",
+        "explain analyze copy t to 'FILE'",
+        "explain analyze copy t to 'LAKE/written'",
+        "explain (analyze, format json) copy t to 'LAKE/written'",
+        "/* explain */ explain analyze copy t to 'LAKE/written'",
+        "copy t to 'LAKE/written'",
+        "select * from read_csv('SECRET')",
+        "select * from read_text('SECRET')",
+        "select * from glob('SECRET')",
+        "select * from 'SECRET'",
+    ],
+)
+def test_sql_that_is_wrong_or_writes_or_reaches_out_is_a_usage_error(
+    query: Any, settings: Settings, tmp_path: Path, text: str
+) -> None:
+    secret = settings.home / "secret.csv"
+    secret.write_text("a\n1\n")
+    settings.lake.mkdir(exist_ok=True)
+    target = tmp_path / "written"
+    code, reason = query(
+        text.replace("FILE", str(target)).replace("SECRET", str(secret)).replace("LAKE", str(settings.lake))
+    )
+    assert code == 2
+    assert reason.code is ReasonCode.INVALID_REQUEST
+    assert reason.suggested_fix
+    assert not target.exists()
+    assert not (settings.lake / "written").exists()
+    assert rows(current_warehouse(settings), "from t") == [(7,)]
+
+
+@pytest.mark.parametrize(
+    "text", ["from t", "with a as (from t) from a", "describe t", "summarize t", "show tables", "explain from t"]
+)
+def test_sql_reads_in_every_usual_form(query: Any, text: str) -> None:
+    code, answer = query(text)
+    assert code == 0
+    assert answer["rows"]
+
+
+def test_sql_reads_the_lake(query: Any, settings: Settings) -> None:
+    folder = settings.lake / "bars"
+    folder.mkdir(parents=True)
+    duckdb.sql("select 42 as close").write_parquet(str(folder / "a.parquet"))
+    code, answer = query(f"select close from read_parquet('{settings.lake}/**/*.parquet')")
+    assert code == 0
+    assert answer["rows"] == [{"close": 42}]
+
+
+def test_sql_limits_what_it_shows_and_says_so(query: Any) -> None:
+    assert query("from range(5)", "--limit", "3")[1]["truncated"] is True
+    assert len(query("from range(5)", "--limit", "3")[1]["rows"]) == 3
+    assert query("from range(5)", "--limit", "5")[1]["truncated"] is False
+    assert len(query("from range(5)", "--limit", "0")[1]["rows"]) == 5
+
+
+def test_sql_on_a_spoilt_file_stops(settings: Settings) -> None:
+    publish_version(settings, 1).write_bytes(b"spoilt")
+    code, _, errors = blaid("sql", "select 1")
+    assert code == 1
+    assert "INSTALLATION_BROKEN" in errors
+
+
+def test_the_environment_is_that_of_the_settings(settings: Settings) -> None:
+    assert load_settings().warehouse_dir == settings.warehouse_dir
