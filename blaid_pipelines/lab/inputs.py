@@ -61,7 +61,7 @@ def gather_inputs(lab: LabContext, bot: Bot, cache: InputCache, *, snapshot_id: 
         if snapshot_id is None
         else _own_snapshot(lab, bot, snapshot_id)
     )
-    verdict = require_pass(lab.store, snapshot)
+    verdict = require_pass(lab.store, snapshot, lab.policy.hash)
     instrument = get_instrument(lab.store, bot.instrument)
     arrays = cache.arrays.get(snapshot.snapshot_id)
     if arrays is None:
