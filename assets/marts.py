@@ -75,12 +75,14 @@ def build_warehouse(
         yield from _checks_of(outcome)
         _require_success(outcome)
         rows = _row_counts(build.database)
-        for model in read_project().models:
-            result = outcome.results[model.name]
-            values = {"dagster/row_count": rows[f"{model.folder}.{model.name}"], "seconds": result["seconds"]}
-            yield dg.MaterializeResult(asset_key=model.name, metadata=event_metadata(values))
         size = build.database.stat().st_size
         published = publish(opened.settings, build)
+    # Reported once it is published, in the order in which dbt built: dependencies first.
+    folders = {model.name: model.folder for model in read_project().models}
+    for name, result in outcome.results.items():
+        if name in folders:
+            values = {"dagster/row_count": rows[f"{folders[name]}.{name}"], "seconds": result["seconds"]}
+            yield dg.MaterializeResult(asset_key=name, metadata=event_metadata(values))
     summary = {"version": build.version, "bytes": size, "file": published.name, "exported_rows": exported}
     yield dg.MaterializeResult(
         asset_key="warehouse", metadata=event_metadata({**summary, "policy_hash": opened.policy.hash})

@@ -29,6 +29,7 @@ from blaid_pipelines.reasons import ReasonCode, RetryLater, StopAndFix
 from blaid_pipelines.settings import Settings, load_settings
 from blaid_pipelines.store.database import Store
 from resources.dbt import DbtOutcome, dbt_build
+from resources.launch import run_job_in_process
 from tests.analysts.world import EARNER_NET_CENTS, EARNER_PNL_CENTS, populate
 from tests.support import eventually
 
@@ -74,14 +75,13 @@ class TestMarts:
         orphan = settings.lake / "trades" / "bot_id=x" / "orphan.parquet"
         orphan.parent.mkdir(parents=True)
         orphan.write_bytes(b"not even parquet")
-        with open_build(settings, NOW, "0123456789") as build:
-            outcome = build_with_dbt(settings, store, build)
-            assert outcome.returncode == 0, outcome.log_tail
-            assert {name: result["status"] for name, result in outcome.results.items()} == {
-                **{model.name: "success" for model in read_project().models},
-                **{test.name: "pass" for test in read_project().tests},
-            }
-            return publish(settings, build)
+        job = run_job_in_process(settings, "warehouse")
+        job.raise_for_failure()
+        assert job.failed_checks == ()
+        counts = {made.asset: made.metadata.get("dagster/row_count") for made in job.materialized}
+        assert set(counts) == {*(model.name for model in read_project().models), "warehouse"}
+        assert (counts["fct_trades"], counts["promotion_evidence"], counts["gate_results"]) == (3, 3, 6)
+        return current_warehouse(settings)
 
     def test_marts_are_right_to_the_cent(self, published: Path) -> None:
         trades = rows(
@@ -134,13 +134,17 @@ class TestMarts:
             assert rows(build.database, "select count(*) from marts.fct_trades") == [(0,)]
             assert rows(build.database, "select count(*) from staging.stg_instruments") == [(17,)]
 
-    def test_one_cent_between_ledger_and_session_fails_the_build(self, settings: Settings, store: Store) -> None:
+    def test_one_cent_between_ledger_and_session_keeps_the_old_warehouse(
+        self, settings: Settings, store: Store
+    ) -> None:
+        before = publish_version(settings, 1)
         populate(store, settings.lake, session_net_cents=EARNER_NET_CENTS + 1)
-        with open_build(settings, NOW, "0123456789") as build:
-            outcome = build_with_dbt(settings, store, build)
-        assert outcome.returncode != 0
-        assert outcome.status("trades_sum_to_their_session") == "fail"
-        assert outcome.results["trades_sum_to_their_session"]["failures"] == 1
+        job = run_job_in_process(settings, "warehouse")
+        assert job.failed_checks == ("fct_trades:trades_sum_to_their_session",)
+        assert not job.success
+        assert job.failures[0].reason.numbers["not_successful"] == {"trades_sum_to_their_session": "fail"}
+        assert job.materialized == ()
+        assert current_warehouse(settings) == before
 
 
 def test_a_trade_file_that_is_gone_stops_the_export(settings: Settings, store: Store) -> None:
