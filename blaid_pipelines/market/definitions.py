@@ -70,4 +70,4 @@ def check_definitions(
                 {"symbol": symbol, "day": day.isoformat()},
             )
         ]
-    return DefinitionCheck(reasons, sorted({entry.raw_symbol for entry in found}), cost, list(client.request_ids))
+    return DefinitionCheck(reasons, sorted({entry.raw_symbol for entry in found}), cost, list(client.succeeded))

@@ -61,7 +61,7 @@ class PullRequest:
 class PullResult:
     """The snapshot of the whole range, and what this pull itself did for it.
 
-    ``request_ids`` are this pull's calls only; the snapshot's provenance cites all calls behind its bars.
+    ``request_ids`` are this pull's calls that were answered; the snapshot's provenance cites all calls behind its bars.
     """
 
     snapshot: Snapshot
@@ -111,7 +111,7 @@ def pull(
             for span, quote in zip(missing, quotes, strict=True):
                 say(f"{request.symbol}: {from_ns(span[0]):%Y-%m-%d %H:%M} to {from_ns(span[1]):%Y-%m-%d %H:%M} UTC")
                 pulled += _pull_span(store, settings, client, spec, request, key, span, quote, bool(segments or pulled))
-            request_ids = list(client.request_ids)
+            request_ids = list(client.succeeded)
             segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
         snapshot = _snapshot(store, settings.lake, spec, request, wanted, segments, key, context)
     return PullResult(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,14 +13,21 @@ from sqlalchemy import select
 from blaid_pipelines.backtest import strategy
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
 from blaid_pipelines.lab.bots import due_bots
-from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.context import LabContext, open_lab
 from blaid_pipelines.lab.cycle import BotOutcome, run_cohort
 from blaid_pipelines.lab.explain import explain
+from blaid_pipelines.lab.inputs import snapshot_request_ids
 from blaid_pipelines.lab.reproduce import reproduce
-from blaid_pipelines.lab.series import judge_series
+from blaid_pipelines.lab.series import judge_series, pull_series
 from blaid_pipelines.lab.status import bot_statuses, status_report
+from blaid_pipelines.market.pull import PullRequest
 from blaid_pipelines.market.snapshots import get_snapshot
+from blaid_pipelines.policy.load import default_policy_text, load_policy
+from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
+from blaid_pipelines.sandbox.gateway import Fault
+from blaid_pipelines.sandbox.series import Series
+from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import (
     AutonomyScore,
     BacktestDiagnostics,
@@ -28,8 +37,10 @@ from blaid_pipelines.store.tables import (
     BotStageEvent,
     JobRunEvent,
     PromotionDecision,
+    ProviderRequest,
 )
-from tests.lab.conftest import MakeBot, Pull
+from tests.lab.conftest import MakeBot, Pull, midnight
+from tests.sandbox.fixtures import StartGateway
 
 WHOLE = {"start": date(2024, 1, 2), "end": date(2024, 6, 28)}
 IRONBEAM = {"IRONBEAM_USERNAME": "51364321", "IRONBEAM_API_KEY": "9f0c1f6d2f5a4c7e8b1a3d5c7e9f0a1b"}
@@ -267,6 +278,38 @@ def test_status_counts_what_left_what_was_recorded_and_what_arrived(
     (line,) = report["bots"]
     expected = {"name", "stage", "instrument", "snapshot", "trades", "net_pnl", "max_drawdown_pct", "score", "tier"}
     assert expected | {"decision", "failing_gates"} <= line.keys()
+
+
+def test_a_call_that_had_to_be_repeated_is_counted_and_the_evidence_cites_its_answer(
+    store: Store, gateway: StartGateway, catalog: dict[str, Series]
+) -> None:
+    busy = Fault(endpoint="timeseries.get_range", status=503, detail="busy")
+    with open_lab(gateway(series=[catalog["MES.c.0"]], faults=[busy]).settings) as lab:
+        outcome = pull_series(lab, PullRequest("MES.c.0", midnight(date(2024, 1, 2)), midnight(date(2024, 1, 5))))
+        proof = status_report(lab)["proof"]
+        assert proof["calls"] == proof["rows"] == proof["sandbox_received"] == len(outcome.request_ids) + 1
+        assert check_requests(lab.store, outcome.request_ids) == []
+        assert check_requests(lab.store, snapshot_request_ids(outcome.snapshot)) == []
+        with lab.store.session() as session:
+            failed = session.scalars(select(ProviderRequest).where(ProviderRequest.success.is_(False))).one()
+        assert (failed.error_code, failed.endpoint) == ("UPSTREAM_5XX", "timeseries.get_range")
+
+
+def test_a_verdict_under_another_policy_does_not_count(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot, tmp_path: Path
+) -> None:
+    series = pulled()
+    make_bot("mes")
+    stricter = tmp_path / "policy.toml"
+    stricter.write_text(default_policy_text().replace("min_bars = 1000", "min_bars = 1001"))
+    other = replace(lab, policy=load_policy(stricter))
+    assert other.policy.hash != lab.policy.hash
+    (outcome,) = run_cohort(other, ["mes"])
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.DATA_QUALITY_UNKNOWN
+    judge_series(other, series.snapshot.snapshot_id)
+    (again,) = run_cohort(other, ["mes"])
+    assert again.status is JobStatus.COMPLETED
 
 
 def test_a_verdict_is_bound_to_its_snapshot(lab: LabContext, pulled: Pull) -> None:
