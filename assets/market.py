@@ -196,8 +196,8 @@ judged_snapshots = dg.AssetSpec(
     owners=OWNERS,
     kinds={"postgres"},
     description=(
-        "One row per snapshot whose newest verdict is PASS: the only bars that a backtest may read. Never "
-        "materialized: each backtest asks Postgres."
+        "One row per snapshot whose newest verdict, under the policy in force, is PASS: the only bars that a backtest "
+        "may read. Never materialized: each backtest asks Postgres."
     ),
 )
 
