@@ -7,6 +7,8 @@ from a migrated template, so tests neither share rows nor pay for migrations.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,24 @@ from blaid_pipelines.store import embedded
 from blaid_pipelines.store.database import Store, initialise, open_store
 from blaid_pipelines.store.leases import FileLock
 from tests.sandbox.fixtures import gateway  # noqa: F401 - a fixture
+
+# A session's folders hang in a root of its own: pytest resets the mode of its shared one at every start, and a server
+# that runs as another user (when the tests run as root) would lose its data folder to the next session's start.
+OWN_TEMPROOT = "BLAID_TESTS_TEMPROOT"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this session, and through it its xdist workers, a temporary root of its own."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ[OWN_TEMPROOT] = tempfile.mkdtemp(prefix="blaid-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the root of a session; what a test left on purpose is found while it runs, with --pdb for one."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and OWN_TEMPROOT in os.environ:
+        shutil.rmtree(os.environ.pop(OWN_TEMPROOT), ignore_errors=True)
+        os.environ.pop("PYTEST_DEBUG_TEMPROOT", None)
+
 
 TEMPLATE = "blaid_template"
 # Nothing here survives the session, so nothing needs to survive a power cut.

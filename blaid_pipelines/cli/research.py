@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from blaid_pipelines.lab.status import BotStatus
 
 REFUSED = 3
+GATE_COLUMNS = ("name", "status", "input", "comparison", "threshold", "code")
 DIFFERENT = 1
 
 
@@ -185,10 +186,7 @@ def _print_bundle(bundle: Mapping[str, Any]) -> None:
         print_table(
             f"Gates ({decision['gate_set']}, policy {decision['policy_hash'][:12]})",
             ("gate", "status", "input", "", "threshold", "reason"),
-            (
-                (gate["name"], gate["status"], _shown(gate["input"]), gate["comparison"], gate["threshold"], gate["code"])
-                for gate in decision["gates"]
-            ),
+            ([_shown(gate[key]) for key in GATE_COLUMNS] for gate in decision["gates"]),
             right=("input",),
         )
     if score is not None:

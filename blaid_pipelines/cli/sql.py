@@ -103,6 +103,10 @@ def _confine(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
     """No file but the warehouse and the lake, no extension, and no way to change that again."""
     folder = str(lake).replace("'", "''")
     connection.execute(f"set allowed_directories = ['{folder}/']")
+    # Marts first: an analyst asks for fct_trades, not for the schema that it lives in.
+    there = {str(row[0]) for row in connection.execute("select distinct schema_name from duckdb_schemas()").fetchall()}
+    wanted = ",".join(schema for schema in ("marts", "staging", "main") if schema in there)
+    connection.execute(f"set search_path = '{wanted}'")
     for setting in ("autoload_known_extensions = false", "enable_external_access = false", "TimeZone = 'UTC'"):
         connection.execute(f"set {setting}")
     connection.execute("set lock_configuration = true")
