@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blaid_pipelines.cli.output import json_option, note, print_json, reason_lines
+from blaid_pipelines.cli.output import json_option, note, print_json, program
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode
 
 if TYPE_CHECKING:
@@ -210,10 +210,16 @@ def _show(report: dict[str, Any], bots: tuple[DemoBot, ...], settings: Settings,
     click.echo("")
     click.echo(line)
     click.echo(f"Done in {report['seconds']} s. What to open next:")
-    click.echo("  blaid explain trend-mes        every gate with its input and threshold, the evidence, the trace ids")
-    click.echo("  blaid status                   all bots and the proof of use")
-    click.echo('  blaid sql "select bot_name, count(*) from fct_trades group by 1"')
-    click.echo(f"  blaid up                       the Dagster UI on http://127.0.0.1:{settings.webserver_port}")
+    blaid = program()
+    advice = {
+        f"{blaid} explain trend-mes": "every gate with its input and threshold, the evidence, the trace ids",
+        f"{blaid} status": "all bots and the proof of use",
+        f'{blaid} sql "select * from promotion_evidence"': "the same for analysts",
+        f"{blaid} up": f"the Dagster UI on http://127.0.0.1:{settings.webserver_port}",
+    }
+    width = max(map(len, advice))
+    for command, what in advice.items():
+        click.echo(f"  {command:<{width}}   {what}")
     return agree
 
 
@@ -221,6 +227,3 @@ def _real_file() -> Path | None:
     folder = os.environ.get("BLAID_REAL_DATA")
     path = Path(folder) / REAL_FILE if folder else None
     return path if path is not None and path.is_file() else None
-
-
-__all__ = ["demo", "reason_lines"]

@@ -6,6 +6,8 @@ Results go to standard output; progress, notes and errors go to standard error, 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -57,6 +59,16 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
     if not console.is_terminal:
         console = Console(width=max(console.width, 160))
     console.print(table)
+
+
+def program() -> str:
+    """How this command was called, so that advice can be pasted: ``blaid`` where it is on the path."""
+    called = Path(sys.argv[0])
+    found = shutil.which("blaid")
+    if called.name != "blaid" or (found is not None and Path(found).resolve() == called.resolve()):
+        return "blaid"
+    path = called.absolute()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def dollars(cents: int | None) -> str:
