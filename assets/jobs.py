@@ -8,6 +8,13 @@ LAB_CYCLE_JOB = "lab_cycle"
 # A run whose host died is ended by run monitoring after this long, so that it cannot hold up the LAB for ever.
 MAX_RUNTIME_TAG = "dagster/max_runtime"
 
+reference_data = dg.define_asset_job(
+    "reference_data",
+    selection=["instruments"],
+    executor_def=dg.in_process_executor,
+    tags={MAX_RUNTIME_TAG: "3600"},
+    description="The instruments table as it stands, held against the provider's definitions of pulled contracts.",
+)
 market_data = dg.define_asset_job(
     "market_data",
     selection=["bars", "quality_verdict"],
@@ -29,4 +36,4 @@ warehouse = dg.define_asset_job(
     tags={MAX_RUNTIME_TAG: "3600"},
     description="Build and test the analysts' warehouse from Postgres and the lake, then swap it in.",
 )
-JOBS = [market_data, lab_cycle, warehouse]
+JOBS = [reference_data, market_data, lab_cycle, warehouse]

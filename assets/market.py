@@ -81,6 +81,37 @@ def instruments(lab: LabResource) -> dg.MaterializeResult[Any]:
     )
 
 
+class DefinitionsConfig(dg.Config):
+    """Which series to look up: none means every series that was pulled."""
+
+    symbols: list[str] = []  # noqa: RUF012 - pydantic copies defaults
+
+
+@dg.asset_check(
+    asset=instruments,
+    name="matches_definitions",
+    blocking=True,
+    description=(
+        "Tick size, point value, currency and exchange of each instrument agree with the provider's own definitions of "
+        "the contracts behind the pulled series, on the last day of their bars. Billed calls, within the budget."
+    ),
+)
+def matches_definitions(
+    context: dg.AssetCheckExecutionContext, config: DefinitionsConfig, lab: LabResource
+) -> dg.AssetCheckResult:
+    """Ask Databento what the contracts are and compare; a series without a definition refuses."""
+    from blaid_pipelines.lab.series import check_instruments
+
+    with lab.open() as opened:
+        found = check_instruments(opened, config.symbols, dagster_run_id=context.run.run_id)
+    numbers = {
+        "trace_id": found.trace_id,
+        "contracts": found.contracts,
+        "request_ids": [str(request_id) for request_id in found.request_ids],
+    }
+    return check_result("matches_definitions", found.reasons, numbers)
+
+
 @dg.asset(
     group_name=GROUP,
     owners=OWNERS,

@@ -7,13 +7,14 @@ import dagster as dg
 
 from assets.jobs import JOBS
 from assets.lab import bots, lab_cohort, provider_requests
-from assets.market import bars, instruments, judged_snapshots, quality_verdict
+from assets.market import bars, instruments, judged_snapshots, matches_definitions, quality_verdict
 from assets.marts import build_warehouse
 from resources import LabResource
 from sensors.lab_cadence import lab_cadence
 
 defs = dg.Definitions(
     assets=[instruments, bars, quality_verdict, judged_snapshots, bots, provider_requests, lab_cohort, build_warehouse],
+    asset_checks=[matches_definitions],
     jobs=JOBS,
     sensors=[lab_cadence],
     resources={"lab": LabResource()},

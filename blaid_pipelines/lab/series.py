@@ -1,4 +1,4 @@
-"""Series: bars of one symbol brought into the lake by a pull or from files, and judged by the quality gate.
+"""Series: bars of one symbol brought into the lake by a pull or from files and judged; the check of instrument rows.
 
 Each is one job with its own trace id. What a pull or an ingest means is in ``market``; here are the job around it and
 the metadata that proves what was used.
@@ -6,22 +6,27 @@ the metadata that proves what was used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
 from uuid import UUID
+
+from sqlalchemy import func, select
 
 from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
 from blaid_pipelines.market.ingest import IngestRequest, ingest
-from blaid_pipelines.market.pull import PullRequest, pull
+from blaid_pipelines.market.pull import PROVIDER, PullRequest, PullResult, pull
 from blaid_pipelines.market.quality import judge
 from blaid_pipelines.market.snapshots import get_snapshot
 from blaid_pipelines.proof.recorder import CallContext
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BotJob, QualityVerdict, Snapshot
+
+Result = TypeVar("Result")
 
 
 def parse_instant(name: str, value: str | None) -> datetime:
@@ -53,6 +58,16 @@ class SeriesOutcome:
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class InstrumentsOutcome:
+    """What a check of instruments found: contracts looked at by series, differences (none: all agree), calls."""
+
+    trace_id: str
+    contracts: dict[str, list[str]]
+    reasons: list[Reason]
+    request_ids: list[UUID]
+
+
 def pull_series(
     lab: LabContext,
     request: PullRequest,
@@ -62,30 +77,27 @@ def pull_series(
 ) -> SeriesOutcome:
     """Pull what is missing of a series and snapshot the whole range, as one DATA_PULL job."""
 
-    def work(context: CallContext) -> tuple[Snapshot, list[UUID], dict[str, Any]]:
-        result = pull(lab.store, lab.settings, lab.recorder, lab.policy.budgets.data, context, request, progress)
-        return (
-            result.snapshot,
-            list(result.request_ids),
-            {
-                "cost_usd": float(result.cost_usd),
-                "bars_pulled": result.bars_pulled,
-                "ranges_pulled": [[start.isoformat(), end.isoformat()] for start, end in result.missing_ranges],
-                "segments_reused": result.reused_segments,
-            },
-        )
+    def work(context: CallContext) -> PullResult:
+        return pull(lab.store, lab.settings, lab.recorder, lab.policy.budgets.data, context, request, progress)
 
-    return _as_job(lab, JobType.DATA_PULL, work, dagster_run_id)
+    trace_id, result = _as_job(lab, JobType.DATA_PULL, work, dagster_run_id)
+    extra = {
+        "cost_usd": float(result.cost_usd),
+        "bars_pulled": result.bars_pulled,
+        "ranges_pulled": [[start.isoformat(), end.isoformat()] for start, end in result.missing_ranges],
+        "segments_reused": result.reused_segments,
+    }
+    return _outcome(lab, trace_id, result.snapshot, list(result.request_ids), extra)
 
 
 def ingest_series(lab: LabContext, request: IngestRequest, *, dagster_run_id: str | None = None) -> SeriesOutcome:
     """Take bars from files and snapshot them, as one DATA_INGEST job. No external call is made."""
 
-    def work(context: CallContext) -> tuple[Snapshot, list[UUID], dict[str, Any]]:
-        result = ingest(lab.store, lab.settings, context, request)
-        return result.snapshot, [], {"files": [path.name for path in request.files]}
+    def work(context: CallContext) -> Snapshot:
+        return ingest(lab.store, lab.settings, context, request).snapshot
 
-    return _as_job(lab, JobType.DATA_INGEST, work, dagster_run_id)
+    trace_id, snapshot = _as_job(lab, JobType.DATA_INGEST, work, dagster_run_id)
+    return _outcome(lab, trace_id, snapshot, [], {"files": [path.name for path in request.files]})
 
 
 def judge_series(lab: LabContext, snapshot_id: str, *, trace_id: str | None = None) -> QualityVerdict:
@@ -101,19 +113,65 @@ def judge_series(lab: LabContext, snapshot_id: str, *, trace_id: str | None = No
     )
 
 
+def check_instruments(
+    lab: LabContext, symbols: Sequence[str] = (), *, dagster_run_id: str | None = None
+) -> InstrumentsOutcome:
+    """Hold our instrument rows against Databento's definitions, as one INSTRUMENT_CHECK job.
+
+    ``symbols`` are series; by default every series that was pulled. Each is looked up on the last day of its newest
+    snapshot. Billed calls, within the budget.
+    """
+    days = _last_days(lab, symbols)
+
+    def work(context: CallContext) -> list[DefinitionCheck]:
+        budget = lab.policy.budgets.data
+        return [
+            check_definitions(lab.store, lab.settings, lab.recorder, budget, context, symbol, day)
+            for symbol, day in days.items()
+        ]
+
+    trace_id, checks = _as_job(lab, JobType.INSTRUMENT_CHECK, work, dagster_run_id)
+    return InstrumentsOutcome(
+        trace_id=trace_id,
+        contracts={symbol: check.contracts for symbol, check in zip(days, checks, strict=True)},
+        reasons=[reason for check in checks for reason in check.reasons],
+        request_ids=[request_id for check in checks for request_id in check.request_ids],
+    )
+
+
+def _last_days(lab: LabContext, symbols: Sequence[str]) -> dict[str, date]:
+    query = (
+        select(Snapshot.symbol, func.max(Snapshot.last_ts))
+        .where(Snapshot.provenance["source"].astext == PROVIDER)
+        .group_by(Snapshot.symbol)
+        .order_by(Snapshot.symbol)
+    )
+    with lab.store.session() as session:
+        pulled: dict[str, datetime] = {row[0]: row[1] for row in session.execute(query) if row[1] is not None}
+    unknown = sorted(set(symbols) - pulled.keys())
+    if unknown or not pulled:
+        raise Refused(
+            Reason(
+                ReasonCode.SNAPSHOT_MISSING,
+                f"no pulled bars of {', '.join(unknown)}" if unknown else "no series was pulled yet",
+                "Pull the series first: definitions are looked up on the last day of its bars.",
+                {"symbols": unknown},
+            )
+        )
+    return {symbol: last.date() for symbol, last in pulled.items() if not symbols or symbol in symbols}
+
+
 def _as_job(
-    lab: LabContext,
-    job_type: JobType,
-    work: Callable[[CallContext], tuple[Snapshot, list[UUID], dict[str, Any]]],
-    dagster_run_id: str | None,
-) -> SeriesOutcome:
+    lab: LabContext, job_type: JobType, work: Callable[[CallContext], Result], dagster_run_id: str | None
+) -> tuple[str, Result]:
+    """Do ``work`` as one job with a trace id of its own; however it ends, the job ends too, with the reason."""
     trace_id = new_trace_id()
     with lab.store.session() as session:
         job = create_job(session, job_type, trace_id=trace_id, now=lab.clock(), dagster_run_id=dagster_run_id)
         move_job(session, job, JobStatus.RUNNING, now=lab.clock())
         job_id = job.id
     try:
-        snapshot, request_ids, extra = work(CallContext(trace_id=trace_id, stage="LAB"))
+        result = work(CallContext(trace_id=trace_id, stage="LAB"))
     except BaseException as error:
         reason = (
             error.reason
@@ -128,6 +186,12 @@ def _as_job(
         _end(lab, job_id, JobStatus.REFUSED if isinstance(error, Refused) else JobStatus.FAILED, reason)
         raise
     _end(lab, job_id, JobStatus.COMPLETED, None)
+    return trace_id, result
+
+
+def _outcome(
+    lab: LabContext, trace_id: str, snapshot: Snapshot, request_ids: list[UUID], extra: dict[str, Any]
+) -> SeriesOutcome:
     metadata = {
         "trace_id": trace_id,
         "request_ids": [str(request_id) for request_id in request_ids],

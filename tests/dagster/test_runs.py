@@ -9,17 +9,18 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from assets.market import QUALITY_CHECKS, VERDICT_CHECK
 from blaid_pipelines.definitions import defs
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import open_lab
+from blaid_pipelines.proof.usage import proof_counts
 from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import dagster_environment
-from blaid_pipelines.store.tables import PromotionDecision, ProviderRequest
+from blaid_pipelines.store.tables import Instrument, PromotionDecision, ProviderRequest
 from resources.launch import JobResult, run_job_in_process
 from tests.sandbox.fixtures import StartGateway
 
@@ -195,3 +196,21 @@ def test_bars_refuse_a_config_that_leaves_something_open(
     assert failure.user_failure_data is not None
     reasons: Any = failure.user_failure_data.metadata["reasons"].value
     assert (reasons[0]["code"], reasons[0]["numbers"]["setting"]) == ("INVALID_REQUEST", setting)
+
+
+def test_instruments_are_held_against_the_provider_definitions(settings: Settings, gateway: StartGateway) -> None:
+    world = gateway(series=[synthesise(recipe("MES.c.0"))]).settings
+    nothing = run_job_in_process(world, "reference_data")
+    assert nothing.failures[0].reason.code is ReasonCode.SNAPSHOT_MISSING
+
+    pull(world, "MES.c.0").raise_for_failure()
+    agreed = run_job_in_process(world, "reference_data")
+    agreed.raise_for_failure()
+    with open_lab(world) as lab:
+        counts = proof_counts(lab.store, lab.settings)
+        assert counts.equal
+        with lab.store.session() as session:
+            session.execute(update(Instrument).where(Instrument.symbol == "MES").values(point_value=50))
+    differs = run_job_in_process(world, "reference_data")
+    assert differs.failed_checks == ("instruments:matches_definitions",)
+    assert isinstance(differs.failures[0], Refused)
