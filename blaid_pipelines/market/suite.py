@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from blaid_pipelines.market.checks import QUALITY_CHECKS
 from blaid_pipelines.market.measures import Measures
 from blaid_pipelines.market.thresholds import QualityThresholds
 from blaid_pipelines.reasons import ReasonCode
@@ -24,16 +25,20 @@ Rule = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name, the frame it reads, the rule, and what to tell people when it fails."""
+    """One check: its name in ``QUALITY_CHECKS``, the frame it reads, the rule, and what to advise when it fails."""
 
     name: str
     frame: str
     column: str | None
     rule: Callable[[QualityThresholds], Rule]
     code: ReasonCode
-    finding: str
     fix: str
     threshold: str | None = None
+
+    @property
+    def finding(self) -> str:
+        """What the check refuses, in words."""
+        return QUALITY_CHECKS[self.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,6 @@ CHECKS: tuple[Check, ...] = (
         None,
         lambda thresholds: ("ExpectTableRowCountToBeBetween", {"min_value": thresholds.min_bars}),
         ReasonCode.BAR_COUNT_TOO_LOW,
-        "too few bars",
         "Pull or ingest a longer range.",
         "min_bars",
     ),
@@ -82,7 +86,6 @@ CHECKS: tuple[Check, ...] = (
         "complete",
         _true("complete"),
         ReasonCode.FIELD_MISSING,
-        "bars without a price or a volume",
         _SOURCE,
     ),
     Check(
@@ -91,7 +94,6 @@ CHECKS: tuple[Check, ...] = (
         "finite",
         _true("finite"),
         ReasonCode.VALUE_NOT_FINITE,
-        "prices that are no numbers",
         _SOURCE,
     ),
     Check(
@@ -100,7 +102,6 @@ CHECKS: tuple[Check, ...] = (
         "positive",
         _true("positive"),
         ReasonCode.PRICE_NOT_POSITIVE,
-        "prices at or below zero in an instrument that has none",
         _SOURCE,
     ),
     Check(
@@ -109,7 +110,6 @@ CHECKS: tuple[Check, ...] = (
         "ohlc_ordered",
         _true("ohlc_ordered"),
         ReasonCode.OHLC_ORDER,
-        "bars whose low or high does not bound open and close",
         _SOURCE,
     ),
     Check(
@@ -118,7 +118,6 @@ CHECKS: tuple[Check, ...] = (
         "on_tick_grid",
         _true("on_tick_grid"),
         ReasonCode.OFF_TICK_GRID,
-        "prices that are no multiple of the tick size",
         "Give true exchange prices: adjusted or averaged series are off the grid.",
     ),
     Check(
@@ -127,7 +126,6 @@ CHECKS: tuple[Check, ...] = (
         "plausible_scale",
         _true("plausible_scale"),
         ReasonCode.PRICE_SCALE,
-        "prices outside the instrument's plausible range",
         "Check the unit of the prices: a factor of 100 is the usual cause.",
     ),
     Check(
@@ -136,7 +134,6 @@ CHECKS: tuple[Check, ...] = (
         "jump_ratio",
         _at_most("jump_ratio", lambda thresholds: thresholds.max_price_jump_ratio),
         ReasonCode.PRICE_SCALE,
-        "jumps between one bar's close and the next bar's open that no market makes",
         "Look for bad prints or bars of another instrument at the named times.",
         "max_price_jump_ratio",
     ),
@@ -146,7 +143,6 @@ CHECKS: tuple[Check, ...] = (
         "volume_valid",
         _true("volume_valid"),
         ReasonCode.VOLUME_INVALID,
-        "negative volumes",
         _SOURCE,
     ),
     Check(
@@ -155,7 +151,6 @@ CHECKS: tuple[Check, ...] = (
         "traded",
         _true("traded", lambda thresholds: 1.0 - thresholds.max_zero_volume_pct / 100.0),
         ReasonCode.VOLUME_INVALID,
-        "too many bars without volume",
         "Use the contract that trades: bars without volume are quotes or padding.",
         "max_zero_volume_pct",
     ),
@@ -165,7 +160,6 @@ CHECKS: tuple[Check, ...] = (
         None,
         lambda _: ("ExpectCompoundColumnsToBeUnique", {"column_list": ["ts_open", "contract"]}),
         ReasonCode.DUPLICATE_KEY,
-        "bars of one contract with the same time",
         "Remove overlapping files; give the contract of each bar where a file holds several.",
     ),
     Check(
@@ -174,7 +168,6 @@ CHECKS: tuple[Check, ...] = (
         "on_time_grid",
         _true("on_time_grid"),
         ReasonCode.OFF_TIME_GRID,
-        "bars that do not begin on a whole bar interval",
         "Check --stamp, --tz and --schema.",
     ),
     Check(
@@ -183,7 +176,6 @@ CHECKS: tuple[Check, ...] = (
         "in_session",
         _true("in_session", lambda thresholds: 1.0 - thresholds.max_outside_session_pct / 100.0),
         ReasonCode.OUTSIDE_SESSION,
-        "bars at times when the exchange calendar says closed",
         "Check --stamp and --tz first: a shifted series shows exactly this.",
         "max_outside_session_pct",
     ),
@@ -193,7 +185,6 @@ CHECKS: tuple[Check, ...] = (
         "copied",
         _false("copied"),
         ReasonCode.COPIED_SESSION,
-        "bars of sessions that repeat the session before, bar for bar",
         _SOURCE,
     ),
     Check(
@@ -202,7 +193,6 @@ CHECKS: tuple[Check, ...] = (
         "longest_gap_minutes",
         _at_most("longest_gap_minutes", lambda thresholds: thresholds.max_gap_minutes),
         ReasonCode.SESSION_GAP,
-        "sessions with a hole in them",
         "Pull or ingest the missing stretch; where the exchange was closed, correct the calendar.",
         "max_gap_minutes",
     ),
@@ -212,7 +202,6 @@ CHECKS: tuple[Check, ...] = (
         "missing_pct",
         _at_most("missing_pct", lambda thresholds: thresholds.max_missing_pct),
         ReasonCode.TOO_MUCH_MISSING,
-        "too much of the open market without a bar",
         "Use a more liquid contract or a longer bar.",
         "max_missing_pct",
     ),
@@ -222,7 +211,6 @@ CHECKS: tuple[Check, ...] = (
         "stale_minutes",
         _at_most("stale_minutes", lambda thresholds: thresholds.max_staleness_minutes),
         ReasonCode.STALE_DATA,
-        "bars that end too long before the range does",
         "Pull the end of the range again, or name the range that the bars cover.",
         "max_staleness_minutes",
     ),

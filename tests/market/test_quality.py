@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from blaid_pipelines.market.bars import MINUTE_NS, MISSING, MISSING_VOLUME, NOT_FINITE, Bars, from_ns, to_ns
+from blaid_pipelines.market.checks import QUALITY_CHECKS
 from blaid_pipelines.market.measures import Measures, measure
 from blaid_pipelines.market.quality import evaluate
 from blaid_pipelines.market.suite import CHECKS, run_suite
@@ -113,6 +116,19 @@ DEFECTS: dict[str, tuple[Callable[[], Bars], str, ReasonCode]] = {
 
 def test_every_check_has_a_planted_defect() -> None:
     assert {check for _, check, _ in DEFECTS.values()} == {check.name for check in CHECKS}
+
+
+def test_the_suite_runs_exactly_the_checks_that_are_named_for_all() -> None:
+    assert [check.name for check in CHECKS] == list(QUALITY_CHECKS)
+    assert all(check.finding == QUALITY_CHECKS[check.name] for check in CHECKS)
+    listed = "import sys; from blaid_pipelines.market.checks import QUALITY_CHECKS as checks; print(len(checks)); "
+    ended = subprocess.run(
+        [sys.executable, "-c", listed + "print({'great_expectations', 'numpy', 'pandas'} & set(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.split("\n")[:2] == ["17", "set()"]
 
 
 def test_clean_bars_pass() -> None:
