@@ -1,6 +1,7 @@
 """Checks that what a run reports is what the tables hold: proof of use both ways, and complete evidence for decisions.
 
-Used by Dagster's asset checks, which are shells around these functions. Each returns typed reasons; none means passed.
+The cohort asks inside the transaction that writes its rows, before a bot moves (the ``_in`` forms, on an open session);
+Dagster's asset checks ask again afterwards, of what was stored. Each returns typed reasons; none means passed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
 
-from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.reasons import Reason, ReasonCode
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import BotJob, PromotionDecision, ProviderRequest
@@ -23,32 +24,44 @@ ROW_KEYS = ("trace_id", "strategy_hash", "policy_hash", "snapshot_id", "decision
 
 
 def check_proof(store: Store, trace_ids: Sequence[str], cited: Sequence[UUID]) -> list[Reason]:
+    """:func:`check_proof_in` on a session of its own."""
+    with store.session() as session:
+        return check_proof_in(session, trace_ids, cited)
+
+
+def check_proof_in(session: Session, trace_ids: Sequence[str], cited: Sequence[UUID]) -> list[Reason]:
     """Compare the requests that a run cites with the request log, both ways.
 
-    Forward: every cited request has a row that says success (``check_requests``). Backward: every row of the run's
-    traces that succeeded, or whose outcome is unknown, is cited; a failed attempt gave nothing that could be used. And
-    no trace of the run is without a job row.
+    Forward: every cited request has a row that says success. Backward: every row of the run's traces that succeeded, or
+    whose outcome is unknown, is cited; a failed attempt gave nothing that could be used. And no trace of the run is
+    without a job row. Reads only; rows of the session that are not committed yet count.
     """
-    reasons = list(check_requests(store, list(dict.fromkeys(cited))))
-    traces = sorted(set(trace_ids))
-    with store.session() as session:
-        rows = session.execute(
-            select(ProviderRequest.id, ProviderRequest.success)
-            .where(ProviderRequest.trace_id.in_(traces))
-            .where(or_(ProviderRequest.success.is_(None), ProviderRequest.success.is_(True)))
-            .order_by(ProviderRequest.id)
-        ).all()
-        with_job = set(session.scalars(select(BotJob.trace_id).where(BotJob.trace_id.in_(traces))))
-    known = set(cited)
-    uncited = [row.id for row in rows if row.id not in known]
+    wanted, traces = list(dict.fromkeys(cited)), sorted(set(trace_ids))
+    rows = session.execute(
+        select(ProviderRequest.id, ProviderRequest.trace_id, ProviderRequest.success, ProviderRequest.error_code)
+        .where(or_(ProviderRequest.id.in_(wanted), ProviderRequest.trace_id.in_(traces)))
+        .order_by(ProviderRequest.id)
+    ).all()
+    with_job = set(session.scalars(select(BotJob.trace_id).where(BotJob.trace_id.in_(traces))))
+    found = {row.id: row for row in rows}
+    reasons = []
+    for request_id in wanted:
+        row = found.get(request_id)
+        if row is None:
+            reasons.append(_unproven(ReasonCode.PROOF_MISMATCH, request_id, "has no row in provider_requests"))
+        elif row.success is None:
+            reasons.append(_unproven(ReasonCode.PROOF_UNKNOWN, request_id, "has no known outcome"))
+        elif not row.success:
+            reasons.append(_unproven(ReasonCode.PROOF_MISMATCH, request_id, f"failed with {row.error_code}"))
+    uncited = [row for row in rows if row.trace_id in traces and row.success is not False and row.id not in set(wanted)]
     if uncited:
-        unknown = sum(1 for row in rows if row.id not in known and row.success is None)
+        unknown = sum(1 for row in uncited if row.success is None)
         reasons.append(
             Reason(
                 ReasonCode.PROOF_UNKNOWN if unknown else ReasonCode.PROOF_MISMATCH,
                 f"the request log holds {len(uncited)} requests of this run that its metadata does not cite",
                 "Look the trace ids up in provider_requests; what was used must be cited.",
-                {"uncited": [str(value) for value in uncited[:20]], "count": len(uncited), "outcome_unknown": unknown},
+                {"uncited": [str(row.id) for row in uncited[:20]], "count": len(uncited), "outcome_unknown": unknown},
             )
         )
     without_job = [trace for trace in traces if trace not in with_job]
@@ -64,30 +77,42 @@ def check_proof(store: Store, trace_ids: Sequence[str], cited: Sequence[UUID]) -
     return reasons
 
 
+def _unproven(code: ReasonCode, request_id: UUID, what: str) -> Reason:
+    fix = "Pull the data again: what a run cites must be proven by recorded calls."
+    return Reason(code, f"request {request_id} {what}", fix, {"request_id": str(request_id)})
+
+
 def check_evidence(store: Store, outcomes: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[Reason]:
+    """:func:`check_evidence_in` on a session of its own."""
+    with store.session() as session:
+        return check_evidence_in(session, outcomes)
+
+
+def check_evidence_in(session: Session, outcomes: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[Reason]:
     """Check that each outcome's metadata is complete and agrees with its decision row.
 
     ``outcomes`` holds, per bot, the metadata of each asset of the cohort (``backtest``, ``promotion_decision``, and for
-    a completed session ``diagnostics`` and ``autonomy_score``).
+    a completed session ``diagnostics`` and ``autonomy_score``). Reads only; rows of the session that are not committed
+    yet count.
     """
     session_ids = [
         UUID(str(outcome["backtest"]["session_id"]))
         for outcome in outcomes
         if "session_id" in outcome.get("backtest", {})
     ]
-    with store.session() as session:
-        decisions = {
-            str(row.session_id): {
-                "trace_id": row.trace_id,
-                "strategy_hash": row.strategy_hash,
-                "policy_hash": row.policy_hash,
-                "snapshot_id": row.snapshot_id,
-                "decision": row.decision,
-                "decision_hash": row.decision_hash,
-                "request_ids": list(row.request_ids),
-            }
-            for row in session.scalars(select(PromotionDecision).where(PromotionDecision.session_id.in_(session_ids)))
+    rows = session.scalars(select(PromotionDecision).where(PromotionDecision.session_id.in_(session_ids)))
+    decisions = {
+        str(row.session_id): {
+            "trace_id": row.trace_id,
+            "strategy_hash": row.strategy_hash,
+            "policy_hash": row.policy_hash,
+            "snapshot_id": row.snapshot_id,
+            "decision": row.decision,
+            "decision_hash": row.decision_hash,
+            "request_ids": list(row.request_ids),
         }
+        for row in rows
+    }
     return [reason for outcome in outcomes for reason in _outcome_problems(outcome, decisions)]
 
 
@@ -99,11 +124,7 @@ def _outcome_problems(
     missing = [f"backtest.{key}" for key in PROOF_KEYS if not backtest.get(key)]
     missing += [f"promotion_decision.{key}" for key in (*PROOF_KEYS, "gates", "decision_hash") if not decision.get(key)]
     if completed:
-        missing += [
-            f"backtest.{key}"
-            for key in ("snapshot_id", "content_hash", "metrics", "result_hash")
-            if not backtest.get(key)
-        ]
+        missing += [f"backtest.{key}" for key in COMPLETED_KEYS if not backtest.get(key)]
         missing += [asset for asset in ("diagnostics", "autonomy_score") if not outcome.get(asset)]
     elif not backtest.get("reason"):
         missing.append("backtest.reason")

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.jobs.machine import JobType, create_job
-from blaid_pipelines.lab.evidence import check_evidence, check_proof
+from blaid_pipelines.lab.evidence import check_evidence, check_evidence_in, check_proof, check_proof_in
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import BacktestSession, PromotionDecision, ProviderRequest
 from tests.analysts.world import populate
@@ -42,7 +42,7 @@ def add_request(store: Store, success: bool | None) -> UUID:
 
 def add_job(store: Store) -> None:
     with store.session() as session:
-        create_job(session, JobType.DATA_PULL, trace_id=TRACE, now=NOW)
+        create_job(session, JobType.DATA_PULL, trace_id=TRACE)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,44 @@ def test_proof_is_checked_both_ways(
     ids = [add_request(store, success) for success in logged]
     named = [new_id() if place == "nowhere" else ids[place] for place in cited]
     assert [reason.code.value for reason in check_proof(store, [TRACE], named)] == codes
+
+
+def test_rows_of_an_open_transaction_are_proof_before_they_are_committed(store: Store) -> None:
+    request = ProviderRequest(
+        id=new_id(),
+        trace_id=TRACE,
+        category="market_data",
+        provider="databento",
+        endpoint="timeseries.get_range",
+        request_fingerprint="f" * 64,
+        params={},
+        simulated=True,
+        success=True,
+        completed_at=NOW,
+    )
+    with store.session() as session:
+        create_job(session, JobType.DATA_PULL, trace_id=TRACE)
+        session.add(request)
+        assert check_proof_in(session, [TRACE], [request.id]) == []
+        outside = check_proof(store, [TRACE], [request.id])
+    assert [reason.code.value for reason in outside] == ["PROOF_MISMATCH", "PROOF_MISMATCH"]
+
+
+def test_a_decision_that_is_not_committed_yet_is_evidence(store: Store, outcome: dict[str, dict[str, Any]]) -> None:
+    session_id = UUID(outcome["backtest"]["session_id"])
+    with store.session() as session:
+        old = session.get_one(BacktestSession, session_id)
+        copied = {column.key: getattr(old, column.key) for column in BacktestSession.__table__.columns}
+        run = BacktestSession(**{**copied, "id": new_id()})
+        decided = session.scalars(select(PromotionDecision).where(PromotionDecision.session_id == session_id)).one()
+        copied = {column.key: getattr(decided, column.key) for column in PromotionDecision.__table__.columns}
+        session.add(run)
+        session.flush()
+        metadata = {asset: {**values, "session_id": str(run.id)} for asset, values in outcome.items()}
+        (reason,) = check_evidence_in(session, [metadata])
+        assert reason.code.value == "EVIDENCE_MISSING"
+        session.add(PromotionDecision(**{**copied, "id": new_id(), "session_id": run.id}))
+        assert check_evidence_in(session, [metadata]) == []
 
 
 def test_a_trace_without_a_job_is_no_proof(store: Store) -> None:
