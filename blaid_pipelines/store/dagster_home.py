@@ -43,4 +43,5 @@ def environment(settings: Settings, database_url: str) -> dict[str, str]:
         "BLAID_DAGSTER_POSTGRES_URL": database_url,
         "DAGSTER_EVENT_BATCH_SIZE": str(EVENT_BATCH_SIZE),
         "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "PGTZ": "UTC",  # the caller's own would overrule the address's options
     }

@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from sqlalchemy import URL, Connection, Engine, create_engine, insert, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, make_url, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -116,7 +117,7 @@ def initialise(settings: Settings) -> Store:
 
 def dagster_database_url(settings: Settings) -> str:
     """Address for Dagster: the same database, schema ``dagster``, by the psycopg2 driver that it needs."""
-    url = _with_search_path(_database_url(settings), DAGSTER_SCHEMA)
+    url = _with_options(_database_url(settings), DAGSTER_SCHEMA)
     return url.render_as_string(hide_password=False)
 
 
@@ -178,20 +179,33 @@ def _database_url(settings: Settings) -> URL:
     return url.set(drivername="postgresql+psycopg2")
 
 
-def _with_search_path(url: URL, path: str) -> URL:
+def _with_options(url: URL, search_path: str) -> URL:
     given = url.query.get("options", "")
-    options = " ".join([*([given] if isinstance(given, str) else given), f"-csearch_path={path}"]).strip()
+    ours = f"-csearch_path={search_path} -cTimeZone=UTC"
+    options = " ".join([*([given] if isinstance(given, str) else given), ours]).strip()
     return url.update_query_dict({"options": options})
 
 
 def _engine(url: URL) -> Engine:
-    return create_engine(
-        _with_search_path(url, f"{SCHEMA},public"),
+    engine = create_engine(
+        _with_options(url, f"{SCHEMA},public"),
         pool_pre_ping=True,
         pool_size=5,
         max_overflow=20,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "blaid"},
     )
+    event.listen(engine, "connect", _use_utc)
+    return engine
+
+
+def _use_utc(connection: DBAPIConnection, _: object) -> None:
+    """Set the time zone where PGTZ of the environment has overruled the connection's options."""
+    if connection.get_parameter_status("TimeZone") == "UTC":
+        return
+    cursor = connection.cursor()
+    cursor.execute("SET TIME ZONE 'UTC'")
+    cursor.close()
+    connection.commit()  # else a rollback takes it back
 
 
 def _connect(settings: Settings, *, create: bool) -> Store:

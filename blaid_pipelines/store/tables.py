@@ -11,7 +11,18 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, MetaData, Numeric, Text, UniqueConstraint, func
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    MetaData,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -19,6 +30,7 @@ from blaid_pipelines.ids import new_id
 
 SCHEMA = "blaid"
 Json = dict[str, Any]
+OPEN_JOB_OF_BOT = "status IN ('QUEUED','RUNNING') AND bot_id IS NOT NULL"
 
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -195,6 +207,24 @@ class Snapshot(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class SeriesHead(Base):
+    """One row per change of what bots on one series read: from ``created_at`` on it is this snapshot.
+
+    The newest row of a (symbol, schema) counts; ``source_key`` is that of the segments the snapshot was made from.
+    """
+
+    __tablename__ = "series_heads"
+    __table_args__ = (Index(None, "symbol", "schema", "created_at"),)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    symbol: Mapped[str]
+    schema: Mapped[str]
+    dataset: Mapped[str]
+    source_key: Mapped[str]
+    snapshot_id: Mapped[str] = mapped_column(ForeignKey(f"{SCHEMA}.snapshots.snapshot_id"))
+    trace_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class QualityVerdict(Base):
     """One row per evaluation of the quality gate on one snapshot; the newest counts, a missing one refuses."""
 
@@ -243,7 +273,10 @@ class BotStageEvent(Base):
     """One row per move of a bot between stages, written in the move's own transaction."""
 
     __tablename__ = "bot_stage_events"
-    __table_args__ = (Index(None, "bot_id", "created_at"),)
+    __table_args__ = (
+        Index(None, "bot_id", "created_at"),
+        UniqueConstraint("decision_id"),  # a decision carries one move; moves down cite none
+    )
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     bot_id: Mapped[UUID] = mapped_column(ForeignKey(f"{SCHEMA}.bots.id"))
     from_stage: Mapped[str]
@@ -255,12 +288,17 @@ class BotStageEvent(Base):
 
 
 class BotJob(Base):
-    """One row per job. Status moves only through ``jobs.machine``; the database refuses any other move."""
+    """One row per job. Status moves only through ``jobs.machine``; the database refuses any other move.
+
+    A bot has at most one open job. ``claim_key`` is the key of the session-level advisory lock that the process doing
+    the job holds: an open job whose lock can be had has no process any more.
+    """
 
     __tablename__ = "bot_jobs"
     __table_args__ = (
         Index(None, "bot_id", "created_at"),
         Index(None, "trace_id"),
+        Index("uq_bot_jobs_open", "bot_id", unique=True, postgresql_where=text(OPEN_JOB_OF_BOT)),
         CheckConstraint("status IN ('QUEUED','RUNNING','COMPLETED','FAILED','REFUSED','TIMEOUT')", name="status"),
     )
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -269,6 +307,7 @@ class BotJob(Base):
     status: Mapped[str]
     trace_id: Mapped[str]
     dagster_run_id: Mapped[str | None]
+    claim_key: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     started_at: Mapped[datetime | None]
     last_heartbeat_at: Mapped[datetime | None]

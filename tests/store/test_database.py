@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.reasons import BlaidError, DependencyDown, ReasonCode, Refused, RetryLater, StopAndFix
@@ -209,6 +209,27 @@ def test_dagster_address_is_psycopg2_in_its_own_schema(settings: Settings) -> No
     variables = dagster_environment(settings)
     assert variables["BLAID_DAGSTER_POSTGRES_URL"] == url
     assert variables["DAGSTER_HOME"] == str(settings.dagster_home)
+
+
+def test_every_connection_is_in_utc(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGTZ", "America/Chicago")  # overrules a connection's options
+
+    def zones(engine: Engine) -> list[str]:
+        found = []
+        with engine.connect() as connection:
+            for _ in range(2):
+                found.append(connection.execute(text("SHOW TimeZone")).scalar_one())
+                connection.rollback()
+        engine.dispose()
+        return found
+
+    assert settings.database_url is not None
+    assert zones(create_engine(settings.database_url.get_secret_value())) == ["America/Chicago"] * 2
+    with open_store(settings) as store:
+        assert zones(store.engine) == ["UTC"] * 2
+    for name, value in dagster_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert zones(create_engine(dagster_database_url(settings))) == ["UTC"] * 2
 
 
 def test_changed_dagster_yaml_is_kept_beside_ours(settings: Settings) -> None:

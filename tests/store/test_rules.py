@@ -67,6 +67,29 @@ def test_job_begins_queued(store: Store, status: str) -> None:
     )
 
 
+JOB_OF = "INSERT INTO bot_jobs (id, bot_id, job_type, status, trace_id) VALUES (gen_random_uuid(), :b, 'X', 'QUEUED', 't')"
+
+
+def test_bot_has_one_open_job(store: Store, rows: dict[str, dict[str, Any]]) -> None:
+    bot, job = rows["bots"]["id"], rows["bot_jobs"]["id"]
+    assert not allowed(store, JOB_OF, b=bot)  # QUEUED
+    for step, fine in (("RUNNING", False), ("COMPLETED", True)):
+        with store.engine.begin() as connection:
+            connection.execute(text("UPDATE bot_jobs SET status = :s WHERE id = :i"), {"s": step, "i": job})
+        assert allowed(store, JOB_OF, b=bot) == fine, step
+    with store.engine.begin() as connection:  # jobs of no bot may be many
+        connection.execute(text(JOB_OF), [{"b": None}, {"b": None}])
+
+
+def test_decision_carries_one_move(store: Store, rows: dict[str, dict[str, Any]]) -> None:
+    move = (
+        "INSERT INTO bot_stage_events (id, bot_id, from_stage, to_stage, decision_id, actor, trace_id) "
+        "SELECT gen_random_uuid(), bot_id, from_stage, to_stage, CAST(:d AS uuid), actor, trace_id FROM bot_stage_events"
+    )
+    assert not allowed(store, move, d=rows["promotion_decisions"]["id"])
+    assert allowed(store, move, d=None)
+
+
 def test_stage_moves_one_step_up_or_any_step_down(store: Store, rows: dict[str, dict[str, Any]]) -> None:
     bot = rows["bots"]["id"]
     for begin, name in enumerate(STAGES):
@@ -97,7 +120,7 @@ def test_bot_begins_in_lab(store: Store, rows: dict[str, dict[str, Any]], stage:
 @pytest.mark.parametrize(
     "table",
     [
-        "environment_stamp", "lake_segments", "snapshots", "quality_verdicts", "backtest_sessions",
+        "environment_stamp", "lake_segments", "snapshots", "series_heads", "quality_verdicts", "backtest_sessions",
         "backtest_diagnostics", "autonomy_scores", "promotion_decisions", "bot_stage_events", "job_run_events",
     ],
 )  # fmt: skip

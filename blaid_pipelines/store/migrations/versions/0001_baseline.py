@@ -20,6 +20,7 @@ INSERT_ONLY = (
     "environment_stamp",
     "lake_segments",
     "snapshots",
+    "series_heads",
     "quality_verdicts",
     "backtest_sessions",
     "backtest_diagnostics",
@@ -68,6 +69,7 @@ TABLES_IN_ORDER_OF_REMOVAL = (
     "backtest_sessions",
     "quality_verdicts",
     "bot_jobs",
+    "series_heads",
     "snapshots",
     "instrument_margins",
     "instrument_costs",
@@ -282,6 +284,34 @@ def _create_tables() -> None:
         schema="blaid",
     )
     op.create_table(
+        "series_heads",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("symbol", sa.Text(), nullable=False),
+        sa.Column("schema", sa.Text(), nullable=False),
+        sa.Column("dataset", sa.Text(), nullable=False),
+        sa.Column("source_key", sa.Text(), nullable=False),
+        sa.Column("snapshot_id", sa.Text(), nullable=False),
+        sa.Column("trace_id", sa.Text(), nullable=False),
+        sa.Column(
+            "created_at",
+            postgresql.TIMESTAMP(timezone=True),
+            server_default=sa.text("clock_timestamp()"),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["snapshot_id"], ["blaid.snapshots.snapshot_id"], name=op.f("fk_series_heads_snapshot_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_series_heads")),
+        schema="blaid",
+    )
+    op.create_index(
+        op.f("ix_series_heads_symbol_schema_created_at"),
+        "series_heads",
+        ["symbol", "schema", "created_at"],
+        unique=False,
+        schema="blaid",
+    )
+    op.create_table(
         "bot_jobs",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("bot_id", sa.Uuid(), nullable=True),
@@ -289,6 +319,7 @@ def _create_tables() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("trace_id", sa.Text(), nullable=False),
         sa.Column("dagster_run_id", sa.Text(), nullable=True),
+        sa.Column("claim_key", sa.BigInteger(), nullable=True),
         sa.Column(
             "created_at",
             postgresql.TIMESTAMP(timezone=True),
@@ -310,6 +341,14 @@ def _create_tables() -> None:
         op.f("ix_bot_jobs_bot_id_created_at"), "bot_jobs", ["bot_id", "created_at"], unique=False, schema="blaid"
     )
     op.create_index(op.f("ix_bot_jobs_trace_id"), "bot_jobs", ["trace_id"], unique=False, schema="blaid")
+    op.create_index(
+        "uq_bot_jobs_open",
+        "bot_jobs",
+        ["bot_id"],
+        unique=True,
+        schema="blaid",
+        postgresql_where=sa.text("status IN ('QUEUED','RUNNING') AND bot_id IS NOT NULL"),
+    )
     op.create_table(
         "quality_verdicts",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -535,6 +574,7 @@ def _create_tables() -> None:
             ["decision_id"], ["blaid.promotion_decisions.id"], name=op.f("fk_bot_stage_events_decision_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_bot_stage_events")),
+        sa.UniqueConstraint("decision_id", name=op.f("uq_bot_stage_events_decision_id")),
         schema="blaid",
     )
     op.create_index(
