@@ -14,7 +14,8 @@ from uuid import UUID
 
 from blaid_pipelines.market.bars import to_ns
 from blaid_pipelines.market.instruments import cross_check, get_instrument
-from blaid_pipelines.market.pull import PullRequest, price_spans, utc_now
+from blaid_pipelines.market.pull import PullRequest, utc_now
+from blaid_pipelines.market.purchase import price_spans, purchase_lock
 from blaid_pipelines.reasons import Reason, ReasonCode
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def check_definitions(
     """Fetch the definitions behind ``symbol`` on a UTC day and compare each outright with our row.
 
     The cost is asked for and held against the budget first, as for bars. No definition at all is a reason too
-    (``EVIDENCE_MISSING``). Raises what :func:`~blaid_pipelines.market.pull.price_spans` and the client raise.
+    (``EVIDENCE_MISSING``). Raises what :func:`~blaid_pipelines.market.purchase.price_spans` and the client raise.
     """
     from blaid_pipelines.providers.databento.client import DatabentoHistorical
 
@@ -57,9 +58,11 @@ def check_definitions(
     end = start + timedelta(days=1)
     client = DatabentoHistorical(settings, recorder, context)
     request = PullRequest(symbol, start, end, schema="definition", dataset=dataset)
-    [cost] = price_spans(store, client, budget, request, [(to_ns(start), to_ns(end))], clock)
+    with purchase_lock(store):
+        [cost] = price_spans(store, client, budget, request, [(to_ns(start), to_ns(end))], clock)
+        definitions = client.get_definitions(dataset, symbol, start, end)
     # Spreads and options share the parent symbol; only outrights (class F) have our tick and point value.
-    found = [entry for entry in client.get_definitions(dataset, symbol, start, end) if entry.instrument_class == "F"]
+    found = [entry for entry in definitions if entry.instrument_class == "F"]
     reasons = [reason for entry in found for reason in cross_check(spec, entry)]
     if not found:
         reasons = [

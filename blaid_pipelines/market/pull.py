@@ -10,23 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, text
-from sqlalchemy.orm import aliased
+from sqlalchemy import select, text
 
-from blaid_pipelines.ids import fingerprint, sha256_hex
+from blaid_pipelines.ids import sha256_hex
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn, from_ns, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
 from blaid_pipelines.market.lake import write_segment
+from blaid_pipelines.market.purchase import PROVIDER, Span, lock_number, price_spans, purchase_lock
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
-from blaid_pipelines.store.tables import LakeSegment, ProviderRequest, Snapshot
+from blaid_pipelines.store.tables import LakeSegment, Snapshot
 
 if TYPE_CHECKING:
     from blaid_pipelines.proof.recorder import CallContext, Recorder
@@ -35,15 +35,8 @@ if TYPE_CHECKING:
     from blaid_pipelines.settings import Settings
     from blaid_pipelines.store.database import Store
 
-PROVIDER = "databento"
-COST_ENDPOINT = "metadata.get_cost"
-RANGE_ENDPOINT = "timeseries.get_range"
-
 QUIET_MINUTES = 60
 """Most open-market minutes for which an empty answer is believed: a thin contract may not trade for that long."""
-
-Span = tuple[int, int]
-"""``[start, end)`` in nanoseconds UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +83,8 @@ def pull(
     """Bring a range of a series into the lake and snapshot it. Nothing missing: no call, the same snapshot.
 
     Raises :class:`InvalidRequest` for a request that makes no sense, :class:`Refused` for the budget
-    (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``) or a pull of the same series under way (``ALREADY_RUNNING``),
+    (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``) or a pull of the same series under way (``ALREADY_RUNNING``; a purchase
+    of another series is waited for),
     :class:`StopAndFix` (``DATA_UNAVAILABLE``) where the exchange was open and nothing came, and what the client raises.
     """
     say = progress or (lambda _: None)
@@ -106,11 +100,13 @@ def pull(
             from blaid_pipelines.providers.databento.client import DatabentoHistorical
 
             client = DatabentoHistorical(settings, recorder, context)
-            quotes = price_spans(store, client, budget, request, missing, clock)
-            cost = sum(quotes, Decimal(0))
-            for span, quote in zip(missing, quotes, strict=True):
-                say(f"{request.symbol}: {from_ns(span[0]):%Y-%m-%d %H:%M} to {from_ns(span[1]):%Y-%m-%d %H:%M} UTC")
-                pulled += _pull_span(store, settings, client, spec, request, key, span, quote, bool(segments or pulled))
+            with purchase_lock(store, say):
+                quotes = price_spans(store, client, budget, request, missing, clock)
+                cost = sum(quotes, Decimal(0))
+                for span, quote in zip(missing, quotes, strict=True):
+                    say(f"{request.symbol}: {from_ns(span[0]):%Y-%m-%d %H:%M} to {from_ns(span[1]):%Y-%m-%d %H:%M} UTC")
+                    known = bool(segments or pulled)
+                    pulled += _pull_span(store, settings, client, spec, request, key, span, quote, known)
             request_ids = list(client.succeeded)
             segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
         snapshot = _snapshot(store, settings.lake, spec, request, wanted, segments, key, context)
@@ -147,7 +143,7 @@ def _check_request(request: PullRequest, now: datetime) -> Span:
 @contextmanager
 def _series_lock(store: Store, request: PullRequest, key: str) -> Iterator[None]:
     """One pull of a series at a time: two would buy the same bars twice. The lock ends with its connection."""
-    number = int(fingerprint(["pull", request.dataset, request.schema, request.symbol, key])[:15], 16)
+    number = lock_number("pull", request.dataset, request.schema, request.symbol, key)
     with store.engine.connect() as connection:
         if not connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number}):
             raise Refused(
@@ -208,95 +204,6 @@ def _uncovered(wanted: Span, covered: Sequence[Span]) -> list[Span]:
     if cursor < wanted[1]:
         missing.append((cursor, wanted[1]))
     return missing
-
-
-def price_spans(
-    store: Store,
-    client: DatabentoHistorical,
-    budget: DataBudget,
-    request: PullRequest,
-    missing: Sequence[Span],
-    clock: Callable[[], datetime],
-) -> list[Decimal]:
-    """What each missing range costs, asked for before anything is bought; refuses what the budget does not allow."""
-    from blaid_pipelines.providers.databento.client import stype_of
-
-    quotes = [
-        client.get_cost(
-            request.dataset, request.symbol, request.schema, stype_of(request.symbol), from_ns(left), from_ns(right)
-        )
-        for left, right in missing
-    ]
-    if any(not quote.is_finite() or quote < 0 for quote in quotes):
-        raise _unknown_cost(request, f"the provider quoted {[str(quote) for quote in quotes]}")
-    cost = sum(quotes, Decimal(0))
-    spent = _spent(store, request, clock())
-    for name, limit, total in (
-        ("max_cost_usd_per_pull", budget.max_cost_usd_per_pull, cost),
-        ("max_cost_usd_per_day", budget.max_cost_usd_per_day, cost + spent),
-    ):
-        if total > limit:
-            raise Refused(
-                Reason(
-                    ReasonCode.COST_BUDGET_EXCEEDED,
-                    f"pulling {request.symbol} would cost {cost} USD: {total} USD against {name} = {limit} USD",
-                    "Ask for a shorter range, wait for the next UTC day, or raise the budget in the policy file.",
-                    {"cost_usd": str(cost), "spent_today_usd": str(spent), "limit": name, "limit_usd": str(limit)},
-                )
-            )
-    return quotes
-
-
-def _spent(store: Store, request: PullRequest, now: datetime) -> Decimal:
-    """US dollars of bars bought this UTC day: each purchase at its own cost, or at the quote that came before it.
-
-    A purchase whose outcome is unknown counts as made. Raises :class:`Refused` where a purchase has no price.
-    """
-    day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    bought, quote = aliased(ProviderRequest), aliased(ProviderRequest)
-    quoted = (
-        select(quote.cost_usd)
-        .where(
-            quote.provider == PROVIDER,
-            quote.endpoint == COST_ENDPOINT,
-            quote.success.is_(True),
-            quote.trace_id == bought.trace_id,
-            quote.symbol == bought.symbol,
-            quote.schema == bought.schema,
-            quote.start_ts == bought.start_ts,
-            quote.end_ts == bought.end_ts,
-        )
-        .order_by(quote.created_at.desc())
-        .limit(1)
-        .correlate(bought)
-        .scalar_subquery()
-    )
-    price = func.coalesce(bought.cost_usd, quoted)
-    purchases = and_(
-        bought.provider == PROVIDER,
-        bought.endpoint == RANGE_ENDPOINT,
-        bought.created_at >= day,
-        bought.created_at < day + timedelta(days=1),
-        or_(bought.success.is_(True), bought.success.is_(None)),
-    )
-    with store.session() as session:
-        total, unpriced = session.execute(
-            select(func.coalesce(func.sum(price), 0), func.count().filter(price.is_(None))).where(purchases)
-        ).one()
-    if unpriced:
-        raise _unknown_cost(request, f"{unpriced} purchases of today have no price")
-    return Decimal(total)
-
-
-def _unknown_cost(request: PullRequest, why: str) -> Refused:
-    return Refused(
-        Reason(
-            ReasonCode.COST_UNKNOWN,
-            f"the cost of pulling {request.symbol} cannot be held against the budget: {why}",
-            "Look at today's rows of market_data_requests, and at the provider's own account page.",
-            {"symbol": request.symbol},
-        )
-    )
 
 
 def _pull_span(

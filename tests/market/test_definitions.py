@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 
@@ -9,6 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
+from blaid_pipelines.market.purchase import purchase_lock
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.providers.budget import DataBudget
@@ -47,3 +50,23 @@ def test_definitions_are_held_against_the_budget(gateway: StartGateway, store: S
         check(store, running.settings, nothing)
     assert caught.value.reason.code is ReasonCode.COST_BUDGET_EXCEEDED
     assert "timeseries.get_range" not in running.counts()
+
+
+def test_a_check_waits_until_a_pull_has_spent(gateway: StartGateway, store: Store) -> None:
+    settings = gateway().settings
+    cents = DataBudget(max_cost_usd_per_pull=Decimal(5), max_cost_usd_per_day=Decimal("0.000001"))
+    started = threading.Event()
+
+    def late() -> DefinitionCheck:
+        started.set()
+        return check(store, settings, cents)
+
+    with ThreadPoolExecutor(1) as pool:
+        with purchase_lock(store):
+            answer = pool.submit(late)
+            started.wait(10)
+            with pytest.raises(TimeoutError):
+                answer.result(timeout=1)
+        with pytest.raises(Refused) as caught:
+            answer.result(timeout=20)
+    assert caught.value.reason.code is ReasonCode.COST_BUDGET_EXCEEDED

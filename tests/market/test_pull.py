@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +21,7 @@ from blaid_pipelines.market.bars import Bars, from_ns, to_ns
 from blaid_pipelines.market.ingest import IngestRequest, ingest
 from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.pull import PullRequest, PullResult, pull
+from blaid_pipelines.market.purchase import purchase_lock
 from blaid_pipelines.market.quality import judge
 from blaid_pipelines.market.snapshots import load_bars
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
@@ -162,6 +166,41 @@ def test_the_days_purchases_count_together_and_the_next_day_is_new(world: World)
     assert Decimal(caught.value.reason.numbers["spent_today_usd"]) == pytest.approx(cost, abs=Decimal("0.00001"))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     assert world.pull(day(12), day(13), budget=one_and_a_half, clock=lambda: tomorrow).bars_pulled > 0
+
+
+def test_two_pulls_at_once_do_not_overspend_the_day(gateway: StartGateway, store: Store) -> None:
+    series = [synthesise(SMALL), synthesise(replace(SMALL, symbol="MNQ.c.0"))]
+    world = World(gateway(series=series), store)
+    cost = world.pull(day(11), day(12)).cost_usd
+    budget = DataBudget(max_cost_usd_per_pull=Decimal(5), max_cost_usd_per_day=round(cost * 5 / 2, 6))
+    both_quoted = threading.Barrier(2)
+
+    def say(_: str) -> None:
+        # Before the lock both came here, each with a quote that fitted, and both bought.
+        with suppress(threading.BrokenBarrierError):
+            both_quoted.wait(timeout=1.5)
+
+    def attempt(symbol: str) -> ReasonCode | None:
+        try:
+            world.pull(day(12), day(13), symbol, budget=budget, progress=say)
+        except Refused as error:
+            return error.reason.code
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(attempt, ("MES.c.0", "MNQ.c.0")))
+    assert sorted(ends, key=str) == [ReasonCode.COST_BUDGET_EXCEEDED, None]
+    assert len(world.bought()) == 2
+
+
+def test_a_purchase_waits_for_another_one_only_so_long(world: World) -> None:
+    waited = []
+    with purchase_lock(world.store), pytest.raises(Refused) as caught, purchase_lock(world.store, waited.append, 1):
+        pytest.fail("two purchases at once")
+    assert caught.value.reason.code is ReasonCode.ALREADY_RUNNING
+    assert len(waited) == 1
+    with purchase_lock(world.store, wait_s=1):
+        pass
 
 
 def test_a_budget_of_zero_lets_what_is_there_be_used(world: World) -> None:
