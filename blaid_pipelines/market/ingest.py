@@ -59,6 +59,7 @@ class IngestResult:
 def ingest(store: Store, settings: Settings, context: CallContext, request: IngestRequest) -> IngestResult:
     """Read the files, write their bars to the lake, and snapshot them. The same files again give the same snapshot.
 
+    The snapshot is what bots on the series read from now on, also where it is an old one.
     Raises :class:`InvalidRequest` for a request that makes no sense or contradicts the files, :class:`StopAndFix` for
     files that cannot be read or hold no bars.
     """

@@ -136,7 +136,7 @@ def _corrupt(path: str, what: str, wanted: str, found: str | None) -> Refused:
         Reason(
             ReasonCode.SNAPSHOT_CORRUPT,
             f"{path} {what}",
-            "Restore the lake from a backup, or pull or ingest the range again.",
+            "Restore the lake from a backup, or pull the whole range or ingest the files again.",
             {"path": path, "sha256": wanted, "found_sha256": found},
         )
     )

@@ -82,6 +82,9 @@ def pull(
 ) -> PullResult:
     """Bring a range of a series into the lake and snapshot it. Nothing missing: no call, the same snapshot.
 
+    The snapshot is what bots on the series read from now on, unless what they read is of this source and holds the
+    range already.
+
     Raises :class:`InvalidRequest` for a request that makes no sense, :class:`Refused` for the budget
     (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``) or a pull of the same series under way (``ALREADY_RUNNING``; a purchase
     of another series is waited for),
@@ -325,4 +328,6 @@ def _snapshot(
     provenance = {"source": PROVIDER, "source_key": key, "request_ids": list(request_ids)}
     series = Series(request.dataset, request.schema, request.symbol, spec.symbol)
     simulated = any(segment.simulated for segment in used)
-    return create_snapshot(store, lake, series, *wanted, parts, provenance, simulated, context.trace_id)
+    return create_snapshot(
+        store, lake, series, *wanted, parts, provenance, simulated, context.trace_id, keep_wider_head=True
+    )

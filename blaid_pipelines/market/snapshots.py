@@ -1,8 +1,9 @@
 """Snapshots: immutable lists of bar files, found again by id, checked on every load, and usable only with a verdict.
 
 ``content_hash`` covers the bars alone; ``snapshot_id`` covers the bars, the series, the range and the provenance. A
-snapshot's rows and files never change. What may be used is decided here too: :func:`require_pass` refuses a snapshot
-without a passing verdict of the current suite.
+snapshot's rows and files never change. Which snapshot of a series counts is a row of its own, the series' head: the
+newest ``series_heads`` row of a (symbol, schema), written in the transaction of the snapshot that it names. What may be
+used is decided here too: :func:`require_pass` refuses a snapshot without a passing verdict of the current suite.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select, text
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.market.bars import Bars, from_ns
@@ -21,7 +23,7 @@ from blaid_pipelines.market.instruments import is_continuous
 from blaid_pipelines.market.lake import read_file
 from blaid_pipelines.market.thresholds import SUITE_VERSION
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
-from blaid_pipelines.store.tables import QualityVerdict, Snapshot
+from blaid_pipelines.store.tables import QualityVerdict, SeriesHead, Snapshot
 
 if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
@@ -83,10 +85,15 @@ def create_snapshot(
     provenance: Mapping[str, Any],
     simulated: bool,
     trace_id: str,
+    *,
+    keep_wider_head: bool = False,
 ) -> Snapshot:
-    """Write the snapshot row of these files, or return the one that exists: same content and provenance, same id.
+    """Write the snapshot row of these files, or find the one that exists (same content and provenance, same id).
 
-    The bars are read back from the lake and verified first, so that no row cites what cannot be loaded.
+    In the same transaction it becomes the head of its (symbol, schema), if it is not already. With ``keep_wider_head``
+    the head stays where it is of the same dataset and source and its range holds this one and more: a part of what
+    bots read already is nothing new to them. The bars are read back from the lake and verified first, so that no row
+    cites what cannot be loaded.
     """
     bars = read_parts(lake, parts)
     content_hash = bars.content_hash()
@@ -111,7 +118,56 @@ def create_snapshot(
     }
     with store.session() as session:
         session.execute(insert(Snapshot).values(row).on_conflict_do_nothing(index_elements=["snapshot_id"]))
+        _move_head(session, session.get_one(Snapshot, snapshot_id), trace_id, keep_wider_head)
     return get_snapshot(store, snapshot_id)
+
+
+def _move_head(session: Session, snapshot: Snapshot, trace_id: str, keep_wider: bool) -> None:
+    # Moves of one series one after another: which head came last must not depend on whose commit was faster.
+    number = int(fingerprint(["head", snapshot.symbol, snapshot.schema])[:15], 16)
+    session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+    source_key = str(snapshot.provenance.get("source_key", ""))
+    head = session.scalars(_newest_head(snapshot.symbol, snapshot.schema)).first()
+    if head is not None:
+        if head.snapshot_id == snapshot.snapshot_id:
+            return
+        same_source = (head.dataset, head.source_key) == (snapshot.dataset, source_key)
+        if keep_wider and same_source and _inside(snapshot, session.get_one(Snapshot, head.snapshot_id)):
+            return
+    session.add(
+        SeriesHead(
+            symbol=snapshot.symbol,
+            schema=snapshot.schema,
+            dataset=snapshot.dataset,
+            source_key=source_key,
+            snapshot_id=snapshot.snapshot_id,
+            trace_id=trace_id,
+        )
+    )
+
+
+def _inside(part: Snapshot, whole: Snapshot) -> bool:
+    """True for a range that another one holds and goes beyond; the very same range brought anew is not inside."""
+    spans = (part.range_start, part.range_end), (whole.range_start, whole.range_end)
+    return spans[1][0] <= spans[0][0] and spans[0][1] <= spans[1][1] and spans[0] != spans[1]
+
+
+def _newest_head(symbol: str, schema: str) -> Select[SeriesHead]:
+    return (
+        select(SeriesHead)
+        .where(SeriesHead.symbol == symbol, SeriesHead.schema == schema)
+        .order_by(SeriesHead.created_at.desc(), SeriesHead.id.desc())
+        .limit(1)
+    )
+
+
+def current_head(store: Store, symbol: str, schema: str) -> SeriesHead | None:
+    """The row that says which snapshot of a series counts now; None where the series has none."""
+    with store.session() as session:
+        head = session.scalars(_newest_head(symbol, schema)).first()
+        if head is not None:
+            session.expunge(head)
+        return head
 
 
 def get_snapshot(store: Store, snapshot_id: str) -> Snapshot:
@@ -146,7 +202,7 @@ def load_bars(store: Store, lake: Path, snapshot: Snapshot) -> Bars:
             Reason(
                 ReasonCode.SNAPSHOT_CORRUPT,
                 f"the files of snapshot {row.snapshot_id} do not hold its bars",
-                "Restore the lake from a backup, or pull or ingest the range again.",
+                "Restore the lake from a backup, or pull its whole range or ingest its files again.",
                 {
                     "snapshot_id": row.snapshot_id,
                     "content_hash": row.content_hash,
@@ -160,24 +216,22 @@ def load_bars(store: Store, lake: Path, snapshot: Snapshot) -> Bars:
 
 
 def resolve_snapshot(store: Store, instrument: str, symbol: str | None, schema: str) -> Snapshot:
-    """The newest snapshot of a series of ``instrument``, judged or not.
+    """The snapshot at the head of a series of ``instrument``, judged or not: what bots on it read.
 
-    Without ``symbol`` the instrument's only series counts, or its lead continuous series ``X.c.0`` among several.
-    Raises :class:`Refused` with ``SNAPSHOT_MISSING`` or ``SNAPSHOT_AMBIGUOUS``.
+    That is what was pulled or ingested last, whether it was new then or had been there before; a pull of a part of
+    what the head holds already does not change it (:func:`create_snapshot`). Without ``symbol`` the instrument's only
+    series counts, or its lead continuous series ``X.c.0`` among several. Raises :class:`Refused` with
+    ``SNAPSHOT_MISSING`` or ``SNAPSHOT_AMBIGUOUS``.
     """
     of_instrument = (Snapshot.instrument == instrument, Snapshot.schema == schema)
     with store.session() as session:
         symbols = sorted(session.scalars(select(Snapshot.symbol).where(*of_instrument).distinct()))
         chosen = symbol if symbol is not None else _only(instrument, schema, symbols)
-        newest = session.scalars(
-            select(Snapshot)
-            .where(*of_instrument, Snapshot.symbol == chosen)
-            .order_by(Snapshot.created_at.desc(), Snapshot.snapshot_id)
-            .limit(1)
-        ).first()
-        if newest is not None:
-            session.expunge(newest)
-            return newest
+        head = None if chosen is None else session.scalars(_newest_head(chosen, schema)).first()
+        found = None if head is None else session.get_one(Snapshot, head.snapshot_id)
+        if found is not None and found.instrument == instrument:
+            session.expunge(found)
+            return found
     wanted = chosen or f"{instrument}.c.0"
     raise Refused(
         Reason(
@@ -247,7 +301,7 @@ def require_pass(store: Store, snapshot: Snapshot, policy_hash: str | None = Non
         Reason(
             ReasonCode.DATA_QUALITY_FAILED,
             f"the bars of {snapshot.symbol} failed the quality gate: {', '.join(codes)}",
-            "Read the reasons; take the bars from a sound source, or pull or ingest them again and judge them.",
+            "Read the reasons; take the bars from a sound source, or pull or ingest a range or file that is sound.",
             {**numbers, "codes": codes},
         ),
         *reasons,
@@ -259,7 +313,7 @@ def _unknown(why: str, numbers: Mapping[str, Any]) -> Refused:
         Reason(
             ReasonCode.DATA_QUALITY_UNKNOWN,
             f"the snapshot has no verdict that counts: {why}",
-            "Put it through the quality gate: pull or ingest the series again, or run the quality asset.",
+            "Run the asset quality_verdict on this snapshot, or pull its very range or ingest its files again.",
             numbers,
         )
     )

@@ -18,7 +18,7 @@ from blaid_pipelines.market.ingest import IngestRequest, ingest
 from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.pull import PullRequest, pull
 from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import load_bars, require_pass
+from blaid_pipelines.market.snapshots import load_bars, require_pass, resolve_snapshot
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.settings import Settings
@@ -79,6 +79,13 @@ def test_the_same_files_again_are_the_same_snapshot(store: Store, settings: Sett
         assert session.scalar(select(func.count()).select_from(LakeSegment)) == 1
         assert session.scalar(select(func.count()).select_from(Snapshot)) == 1
         assert session.scalar(select(func.count()).select_from(ProviderRequest)) == 0
+
+
+def test_bots_read_what_was_ingested_last(store: Store, settings: Settings, tmp_path: Path) -> None:
+    whole, part = write_csv(tmp_path / "a.csv", BARS), write_csv(tmp_path / "b.csv", BARS.take(slice(0, 30)))
+    for path in (whole, part, whole):
+        taken = take(store, settings, path)
+        assert resolve_snapshot(store, "MES", "MESH4", "ohlcv-1m").snapshot_id == taken.snapshot_id
 
 
 def test_several_files_are_one_series(store: Store, settings: Settings, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.pull import PullRequest, PullResult, pull
 from blaid_pipelines.market.purchase import purchase_lock
 from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import load_bars
+from blaid_pipelines.market.snapshots import load_bars, resolve_snapshot
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.providers.budget import DataBudget
@@ -134,9 +134,30 @@ def test_only_missing_parts_are_bought_and_the_content_does_not_tell_how(world: 
     assert inner.snapshot.content_hash == truth(day(12, 6), day(14, 6)).content_hash()
 
 
+def test_bots_read_what_was_pulled_last_but_never_less_of_the_same(world: World) -> None:
+    def read_by_bots() -> str:
+        return resolve_snapshot(world.store, "MES", "MES.c.0", "ohlcv-1m").snapshot_id
+
+    wide = world.pull(day(12), day(15)).snapshot
+    for start, end in ((day(13), day(14)), (day(12), day(13)), (day(14), day(15))):
+        part = world.pull(start, end).snapshot
+        assert part.snapshot_id != read_by_bots() == wide.snapshot_id, "one day of what is there is nothing new"
+    other = world.pull(day(14), day(19)).snapshot
+    assert read_by_bots() == other.snapshot_id
+    assert world.pull(day(12), day(15)).snapshot.snapshot_id == wide.snapshot_id == read_by_bots()
+    wider = world.pull(day(11), day(19)).snapshot
+    assert read_by_bots() == wider.snapshot_id
+    (world.gateway.settings.lake / wider.files[0]["path"]).write_bytes(b"rot")
+    mended = world.pull(day(11), day(19)).snapshot
+    assert wider.snapshot_id != mended.snapshot_id == read_by_bots()
+
+
 def test_another_gateway_is_another_source(gateway: StartGateway, store: Store) -> None:
     first = World(gateway(), store).pull(day(11), day(12))
     second = World(gateway(), store).pull(day(11), day(12))
+    assert resolve_snapshot(store, "MES", None, "ohlcv-1m").snapshot_id == second.snapshot.snapshot_id
+    third = World(gateway(), store).pull(day(11, 12), day(12))
+    assert resolve_snapshot(store, "MES", None, "ohlcv-1m").snapshot_id == third.snapshot.snapshot_id
     assert second.bars_pulled == first.bars_pulled > 0
     assert first.snapshot.content_hash == second.snapshot.content_hash
     assert first.snapshot.snapshot_id != second.snapshot.snapshot_id

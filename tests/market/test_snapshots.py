@@ -11,7 +11,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 
 from blaid_pipelines.market import snapshots
 from blaid_pipelines.market.bars import Bars, from_ns, to_ns
@@ -21,6 +22,7 @@ from blaid_pipelines.market.snapshots import (
     FilePart,
     Series,
     create_snapshot,
+    current_head,
     get_snapshot,
     load_bars,
     require_pass,
@@ -30,7 +32,7 @@ from blaid_pipelines.market.snapshots import (
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import Store
-from blaid_pipelines.store.tables import QualityVerdict, Snapshot
+from blaid_pipelines.store.tables import QualityVerdict, SeriesHead, Snapshot
 from tests.market.helpers import END, START, THRESHOLDS, clean_bars
 
 CLEAN = clean_bars()
@@ -178,6 +180,30 @@ def test_which_snapshot_a_bot_reads(store: Store, settings: Settings) -> None:
     assert resolved(None) == lead.snapshot_id
     with pytest.raises(Refused):
         resolve_snapshot(store, "MES", None, "ohlcv-1h")
+
+
+def test_what_is_named_last_counts_even_where_it_is_an_old_one(store: Store, settings: Settings) -> None:
+    assert current_head(store, "MESH4", "ohlcv-1m") is None
+    first = snapshot_of(store, settings, symbol="MESH4", note="first")
+    snapshot_of(store, settings, symbol="MESH4", note="second")
+    for _ in range(2):
+        again = snapshot_of(store, settings, symbol="MESH4", note="first")
+        assert again.created_at == first.created_at
+        assert resolve_snapshot(store, "MES", None, "ohlcv-1m").snapshot_id == first.snapshot_id
+    head = current_head(store, "MESH4", "ohlcv-1m")
+    assert head is not None
+    assert (head.snapshot_id, head.source_key, head.dataset) == (first.snapshot_id, "file", "FILE")
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(SeriesHead)) == 3
+
+
+def test_a_snapshot_and_its_head_are_written_together_or_not_at_all(store: Store, settings: Settings) -> None:
+    with store.session() as session:
+        session.execute(text("ALTER TABLE blaid.series_heads ADD CONSTRAINT no CHECK (symbol <> 'MESH4')"))
+    with pytest.raises(IntegrityError):
+        snapshot_of(store, settings, symbol="MESH4")
+    with store.session() as session:
+        assert session.scalar(select(func.count()).select_from(Snapshot)) == 0
 
 
 def test_a_verdict_is_written_pass_or_fail_and_the_newest_counts(store: Store, settings: Settings) -> None:
