@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,23 @@ from blaid_pipelines.backtest.arrays import BarArrays
 from blaid_pipelines.backtest.ledger import equity_table, result_hash, session_dates, trades_table
 from blaid_pipelines.backtest.metrics import Metrics, from_trades
 from blaid_pipelines.backtest.strategy import Params, Signals, check_params, get_family
+from blaid_pipelines.ids import sha256_hex
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ENGINE_VERSION = "1"
-"""Raised by one whenever a fill, a rounding or a column changes: results of two versions are not compared."""
+# The modules whose text decides a result: fills, money, metrics, and the form in which bars reach them.
+_ENGINE_MODULES = ("arrays.py", "kernel.py", "ledger.py", "metrics.py", "families/base.py")
+
+
+def _engine_version() -> str:
+    folder = Path(__file__).parent
+    return "1-" + sha256_hex(b"\0".join((folder / name).read_bytes() for name in _ENGINE_MODULES))[:16]
+
+
+ENGINE_VERSION = _engine_version()
+"""Changes with the text of the engine's modules by itself: results of two versions are not compared."""
 
 MICROUSD_PER_CENT = 10_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import click
 
@@ -29,7 +30,7 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
     """
     from blaid_pipelines.lab.bots import require_bots
     from blaid_pipelines.lab.context import open_lab
-    from blaid_pipelines.lab.status import bot_statuses
+    from blaid_pipelines.lab.status import session_status
     from blaid_pipelines.settings import load_settings
     from resources.commands import run_lab_cycle
 
@@ -38,12 +39,15 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
         require_bots(lab, [name])
     if not as_json:
         note(f"{name}: backtest, diagnostics, score, decision (Dagster job lab_cycle) ...")
-    run_id = run_lab_cycle(settings, [name], snapshot_id=snapshot_id).run_id
+    run = run_lab_cycle(settings, [name], snapshot_id=snapshot_id)
+    decided = next(made.metadata for made in run.materialized if made.asset == "promotion_decision")
     with open_lab(settings) as lab:
-        status = next(row for row in bot_statuses(lab) if row.name == name)
+        status = session_status(lab, UUID(str(decided["session_id"])))
         session = session_json(lab, status)
     if as_json:
-        print_json({"success": status.session_status == "COMPLETED", "run_id": run_id, **status.as_json(), **session})
+        print_json(
+            {"success": status.session_status == "COMPLETED", "run_id": run.run_id, **status.as_json(), **session}
+        )
     else:
         print_statuses([status], "Backtest")
         _print_session(status, session)

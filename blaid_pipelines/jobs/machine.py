@@ -1,21 +1,23 @@
 """The job state machine: the table of allowed moves and the one function that makes them.
 
 A move updates the job and writes its event in one transaction; the database's own trigger refuses every other move, so
-a caller that goes around this module fails. Claims and leases are not here: a job of this version runs in the process
-that creates it, and one whose process died is ended by :func:`end_stale_jobs`.
+a caller that goes around this module fails. A job runs in the process that creates it, under a claim (``liveness``);
+one whose process is gone is ended by :func:`end_dead_jobs`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.ids import new_id
+from blaid_pipelines.jobs.liveness import is_abandoned
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 from blaid_pipelines.store.tables import BotJob, JobRunEvent
 
@@ -56,11 +58,14 @@ def create_job(
     job_type: JobType,
     *,
     trace_id: str,
-    now: datetime,
     bot_id: UUID | None = None,
     dagster_run_id: str | None = None,
+    claim_key: int | None = None,
 ) -> BotJob:
-    """Add one QUEUED job and its first event to ``session``."""
+    """Add one QUEUED job and its first event to ``session``; the database stamps it.
+
+    A bot has one open job at most: the database refuses a second one (``uq_bot_jobs_open``).
+    """
     job = BotJob(
         id=new_id(),
         bot_id=bot_id,
@@ -68,7 +73,7 @@ def create_job(
         status=JobStatus.QUEUED.value,
         trace_id=trace_id,
         dagster_run_id=dagster_run_id,
-        created_at=now,
+        claim_key=claim_key,
     )
     session.add(job)
     session.flush()
@@ -108,27 +113,46 @@ def move_job(session: Session, job: BotJob, to: JobStatus, *, now: datetime, rea
     )
 
 
-def end_stale_jobs(session: Session, *, now: datetime, silent_for: timedelta) -> list[BotJob]:
-    """Move every RUNNING job without a heartbeat for ``silent_for`` to TIMEOUT (HEARTBEAT_TIMEOUT) and return them.
+def end_dead_jobs(
+    session: Session, *, now: datetime, silent_for: timedelta, bots: Sequence[UUID] | None = None
+) -> list[BotJob]:
+    """End every open job whose process is gone, with HEARTBEAT_TIMEOUT, and return them.
 
-    A QUEUED job that never began for as long ends as FAILED with the same reason. Jobs that another process is moving
+    RUNNING becomes TIMEOUT; a QUEUED job that never began becomes FAILED. A job with a claim is dead as soon as nobody
+    holds the claim, and alive while somebody does, however long it takes; one without a claim is dead after
+    ``silent_for`` without a sign. ``bots`` narrows the look to jobs of these bots. Jobs that another process is moving
     are left to it.
     """
-    last_sign = func.coalesce(BotJob.last_heartbeat_at, BotJob.created_at)
-    stale = session.scalars(
+    query = (
         select(BotJob)
-        .where(BotJob.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]), last_sign < now - silent_for)
+        .where(BotJob.status.in_([JobStatus.QUEUED, JobStatus.RUNNING]))
         .order_by(BotJob.created_at, BotJob.id)
         .with_for_update(skip_locked=True)
-    ).all()
-    for job in stale:
+    )
+    if bots is not None:
+        query = query.where(BotJob.bot_id.in_(bots))
+    abandoned: dict[int, bool] = {}
+    ended = []
+    for job in session.scalars(query):
         silent = now - (job.last_heartbeat_at or job.created_at)
-        reason = Reason(
-            ReasonCode.HEARTBEAT_TIMEOUT,
-            f"no sign of life for {silent.total_seconds():.0f} s, {silent_for.total_seconds():.0f} s are allowed",
-            "Its process died or hangs; the next cycle starts a new job.",
-            {"silent_s": silent.total_seconds(), "allowed_s": silent_for.total_seconds()},
-        )
-        running = job.status == JobStatus.RUNNING
-        move_job(session, job, JobStatus.TIMEOUT if running else JobStatus.FAILED, now=now, reason=reason)
-    return list(stale)
+        if job.claim_key is None:
+            dead = silent > silent_for
+        else:
+            if job.claim_key not in abandoned:
+                abandoned[job.claim_key] = is_abandoned(session, job.claim_key)
+            dead = abandoned[job.claim_key]
+        if dead:
+            _end_dead(session, job, now, silent)
+            ended.append(job)
+    return ended
+
+
+def _end_dead(session: Session, job: BotJob, now: datetime, silent: timedelta) -> None:
+    reason = Reason(
+        ReasonCode.HEARTBEAT_TIMEOUT,
+        "the process that worked on it is gone",
+        "The next cycle starts a new job; the run's log says how far this one came.",
+        {"silent_s": silent.total_seconds(), "claimed": job.claim_key is not None},
+    )
+    running = job.status == JobStatus.RUNNING
+    move_job(session, job, JobStatus.TIMEOUT if running else JobStatus.FAILED, now=now, reason=reason)

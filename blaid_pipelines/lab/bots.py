@@ -12,12 +12,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.backtest.strategy import check_params, get_family, params_hash
-from blaid_pipelines.jobs.machine import JobStatus, end_stale_jobs
+from blaid_pipelines.jobs.machine import JobStatus, end_dead_jobs
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.instruments import get_instrument, instrument_root, margins_on
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from blaid_pipelines.store.tables import Bot, BotJob
 
+# A job without a claim that gave no sign for so long is dead; every job of this version has a claim.
+DEAD_AFTER = timedelta(hours=1)
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -153,8 +155,7 @@ def due_bots(lab: LabContext, now: datetime, limit: int) -> list[str]:
     A bot that never ran comes first; one with a job under way is not due. Jobs that died are ended first, so that they
     cannot hold a bot back for ever. At most ``limit`` names.
     """
-    wanted = lab.policy.stages.LAB.cadence.BACKTEST
-    cadence = timedelta(seconds=wanted.every_s)
+    cadence = timedelta(seconds=lab.policy.stages.LAB.cadence.BACKTEST.every_s)
     last = (
         select(
             BotJob.bot_id,
@@ -174,7 +175,7 @@ def due_bots(lab: LabContext, now: datetime, limit: int) -> list[str]:
         .limit(limit)
     )
     with lab.store.session() as session:
-        end_stale_jobs(session, now=now, silent_for=timedelta(seconds=wanted.late_after_s))
+        end_dead_jobs(session, now=now, silent_for=DEAD_AFTER)
         return list(session.scalars(query))
 
 

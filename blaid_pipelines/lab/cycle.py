@@ -1,53 +1,54 @@
 """The LAB cycle of a cohort: backtest, diagnostics, autonomy score, promotion decision, with evidence.
 
 One call serves any number of bots. Each gets a job and a trace id; bars are loaded once per snapshot and shared; all
-results of the cohort are written in one transaction at the end. A bot that is refused or fails ends with a session row,
-a decision row and a reason like every other; it never takes the cohort down. The rules themselves are elsewhere:
-``backtest`` knows fills, ``policy`` knows gates.
+results of the cohort are written in one transaction, each bot's behind a savepoint of its own, so that a bot that is
+refused or fails ends with a session, a decision and a reason and never takes the cohort down. A bot moves up in the
+same savepoint, after its stored evidence was checked. The rules themselves are elsewhere: ``backtest`` knows fills,
+``policy`` knows gates; the rows are made in ``records``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.backtest.diagnostics import diagnose
-from blaid_pipelines.backtest.engine import ENGINE_VERSION, BacktestResult, run_backtest
+from blaid_pipelines.backtest.engine import run_backtest
 from blaid_pipelines.backtest.strategy import get_family
 from blaid_pipelines.ids import new_id, new_trace_id
-from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
-from blaid_pipelines.lab.bots import find_bot
+from blaid_pipelines.jobs.liveness import claim
+from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, end_dead_jobs, move_job
+from blaid_pipelines.lab.bots import DEAD_AFTER, find_bot
 from blaid_pipelines.lab.context import LabContext
-from blaid_pipelines.lab.inputs import InputCache, Inputs, gather_inputs
+from blaid_pipelines.lab.evidence import check_evidence_in, check_proof_in
+from blaid_pipelines.lab.inputs import InputCache, find_snapshot, gather_inputs, load_arrays
 from blaid_pipelines.lab.judgement import JudgedSession, Judgement, judge_bot
-from blaid_pipelines.lab.results import result_path, write_result
+from blaid_pipelines.lab.records import Run, Work, metadata_of, store_run, write_files
+from blaid_pipelines.market.snapshots import verdict_of
 from blaid_pipelines.policy.stages import move_stage
-from blaid_pipelines.reasons import BlaidError, Reason, ReasonCode, Refused
-from blaid_pipelines.store.tables import (
-    AutonomyScore,
-    BacktestDiagnostics,
-    BacktestSession,
-    Bot,
-    BotJob,
-    PromotionDecision,
-)
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
+from blaid_pipelines.store.tables import Bot, BotJob
 
 Progress = Callable[[str], None]
 
-
-@dataclass(frozen=True)
-class Work:
-    """One bot's place in a cohort."""
-
-    bot: Bot
-    job_id: UUID
-    trace_id: str
-    session_id: UUID
+# What a backtest read of its bot; a bot that differs from it when the result is stored was changed in between.
+RUN_ON = (
+    "instrument",
+    "symbol",
+    "schema",
+    "strategy_family",
+    "params_hash",
+    "capital_cents",
+    "contracts",
+    "stage",
+    "reset_at",
+)
 
 
 @dataclass
@@ -63,19 +64,6 @@ class BotOutcome:
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A finished computation, before anything of it is stored."""
-
-    work: Work
-    inputs: Inputs | None
-    result: BacktestResult | None
-    diagnostics: dict[str, Any] | None
-    reproducible: bool | None
-    status: JobStatus
-    reason: Reason | None
-
-
 def run_cohort(
     lab: LabContext,
     bot_names: Sequence[str],
@@ -86,235 +74,178 @@ def run_cohort(
 ) -> list[BotOutcome]:
     """Run one cycle for each named bot and return the outcomes in name order.
 
-    ``snapshot_id`` names the snapshot to use instead of the newest of each bot's series. Raises
-    :class:`InvalidRequest` when a name is unknown, before any work; a refused or failing bot raises nothing.
+    ``snapshot_id`` names the snapshot to use instead of the current one of each bot's series. Raises
+    :class:`InvalidRequest` when a name is unknown, before any work, and :class:`Refused` (ALREADY_RUNNING) when every
+    bot has another job under way; of several, the busy ones are left out and said. A refused or failing bot raises
+    nothing.
     """
     say = progress or (lambda _text: None)
-    cohort = _begin(lab, sorted(set(bot_names)), dagster_run_id)
-    cache = InputCache()
-    runs = []
-    for work in cohort:
-        run = _run_bot(lab, work, cache, snapshot_id)
-        trades = "" if run.result is None else f", {run.result.metrics.trades} trades"
-        say(f"{work.bot.name}: {run.status.value.lower()}{trades}" + ("" if run.reason is None else f" ({run.reason})"))
-        runs.append(run)
-    return _finish(lab, runs)
+    with claim(lab.store) as key:
+        cohort = _begin(lab, sorted(set(bot_names)), dagster_run_id, key, say)
+        cache = InputCache()
+        runs = []
+        for work in cohort:
+            run = _run_bot(lab, work, cache, snapshot_id)
+            trades = "" if run.result is None else f", {run.result.metrics.trades} trades"
+            why = "" if run.reason is None else f" ({run.reason})"
+            say(f"{work.bot.name}: {run.status.value.lower()}{trades}{why}")
+            runs.append(run)
+        return _finish(lab, runs)
 
 
-def _begin(lab: LabContext, names: Sequence[str], dagster_run_id: str | None) -> list[Work]:
+def _begin(lab: LabContext, names: Sequence[str], run_id: str | None, key: int, say: Progress) -> list[Work]:
     now = lab.clock()
-    cohort = []
+    cohort, busy = [], []
     with lab.store.session() as session:
-        for name in names:
-            bot = find_bot(session, name)
+        bots = [find_bot(session, name) for name in names]
+        end_dead_jobs(session, now=now, silent_for=DEAD_AFTER, bots=[bot.id for bot in bots])
+        for bot in bots:
             trace_id = new_trace_id()
-            job = create_job(
-                session, JobType.BACKTEST, trace_id=trace_id, now=now, bot_id=bot.id, dagster_run_id=dagster_run_id
-            )
+            try:
+                with session.begin_nested():
+                    job = create_job(
+                        session,
+                        JobType.BACKTEST,
+                        trace_id=trace_id,
+                        bot_id=bot.id,
+                        dagster_run_id=run_id,
+                        claim_key=key,
+                    )
+            except IntegrityError as error:
+                if "uq_bot_jobs_open" not in str(error.orig):
+                    raise
+                busy.append(bot.name)
+                say(f"{bot.name}: left out, another job of it is under way")
+                continue
             move_job(session, job, JobStatus.RUNNING, now=now)
             cohort.append(Work(bot, job.id, trace_id, new_id()))
         session.flush()
         session.expunge_all()
+    if busy and not cohort:
+        raise Refused(
+            Reason(
+                ReasonCode.ALREADY_RUNNING,
+                f"another job of {', '.join(busy)} is under way",
+                "Wait for it to end; `blaid explain` names it with its trace id.",
+                {"bots": busy},
+            )
+        )
     return cohort
 
 
-def _run_bot(lab: LabContext, work: Work, cache: InputCache, snapshot_id: str | None) -> _Run:
-    inputs: Inputs | None = None
+def _run_bot(lab: LabContext, work: Work, cache: InputCache, snapshot_id: str | None) -> Run:
+    run = Run(work, strategy_hash="UNKNOWN", status=JobStatus.FAILED)
     try:
-        inputs = gather_inputs(lab, work.bot, cache, snapshot_id=snapshot_id)
+        run = replace(run, strategy_hash=get_family(work.bot.strategy_family).source_hash)
+        snapshot = find_snapshot(lab, work.bot, snapshot_id)
+        run = replace(run, snapshot=snapshot, verdict=verdict_of(lab.store, snapshot.snapshot_id))
+        inputs = gather_inputs(lab, work.bot, snapshot, cache)
+        run = replace(run, inputs=inputs)
         result = run_backtest(inputs.spec, inputs.arrays)
-        again = run_backtest(inputs.spec, inputs.arrays)
-        diagnostics = diagnose(result, inputs.arrays, inputs.spec)
-    except Refused as error:
-        return _Run(work, inputs, None, None, None, JobStatus.REFUSED, error.reason)
-    except BlaidError as error:
-        return _Run(work, inputs, None, None, None, JobStatus.FAILED, error.reason)
+        if snapshot.snapshot_id not in cache.again:
+            cache.again[snapshot.snapshot_id] = load_arrays(lab, inputs.instrument, snapshot)
+        again = run_backtest(inputs.spec, cache.again[snapshot.snapshot_id])
+        return replace(
+            run,
+            result=result,
+            diagnostics=diagnose(result, inputs.arrays, inputs.spec),
+            reproducible=again.result_hash == result.result_hash,
+            status=JobStatus.COMPLETED,
+        )
     except Exception as error:  # noqa: BLE001 - a strategy may raise anything; its bot fails, the cohort goes on
+        return _ended(run, error)
+
+
+def _ended(run: Run, error: Exception) -> Run:
+    """The run without a result, refused or failed for ``error``."""
+    if isinstance(error, BlaidError):
+        status, reason = JobStatus.REFUSED if isinstance(error, Refused) else JobStatus.FAILED, error.reason
+    else:
+        status = JobStatus.FAILED
         reason = Reason(
             ReasonCode.JOB_FAILED,
-            f"the backtest raised {type(error).__name__}: {error}",
+            f"the cycle raised {type(error).__name__}: {error}",
             "Mend the strategy or its parameters; the trace id leads to the run's log.",
-            {"trace_id": work.trace_id, "exception": type(error).__name__},
+            {"trace_id": run.work.trace_id, "exception": type(error).__name__},
         )
-        return _Run(work, inputs, None, None, None, JobStatus.FAILED, reason)
-    reproducible = again.result_hash == result.result_hash
-    return _Run(work, inputs, result, diagnostics, reproducible, JobStatus.COMPLETED, None)
+    return replace(run, result=None, diagnostics=None, reproducible=None, status=status, reason=reason)
 
 
-def _finish(lab: LabContext, runs: Sequence[_Run]) -> list[BotOutcome]:
+def _finish(lab: LabContext, runs: Sequence[Run]) -> list[BotOutcome]:
     """Write result files, then every row of the cohort in one transaction."""
+    written = []
     for run in runs:
-        _write_files(lab, run)
-    judgements = [judge_bot(lab, _judged(run)) for run in runs]
-    now = lab.clock()
-    outcomes = []
+        try:
+            write_files(lab, run)
+        except (OSError, BlaidError) as error:
+            run = _ended(run, error)
+        written.append(run)
     with lab.store.session() as session:
-        for run, judgement in zip(runs, judgements, strict=True):
-            _store(lab, session, run, judgement, now)
-            outcomes.append(_outcome(lab, run, judgement))
-    return outcomes
+        return [_settle(lab, session, run) for run in written]
 
 
-def _judged(run: _Run) -> JudgedSession:
-    return JudgedSession(
-        session_id=run.work.session_id,
-        trace_id=run.work.trace_id,
-        bot=run.work.bot,
-        metrics=None if run.result is None else run.result.metrics.as_json(),
-        result_hash=None if run.result is None else run.result.result_hash,
-        snapshot=None if run.inputs is None else run.inputs.snapshot,
-        verdict=None if run.inputs is None else run.inputs.verdict,
-        reproducible=run.reproducible,
-        strategy_hash=get_family(run.work.bot.strategy_family).source_hash,
-        refusal=run.reason,
-    )
+def _settle(lab: LabContext, session: Session, run: Run) -> BotOutcome:
+    """Store one bot's results behind a savepoint; what cannot be stored as it is ends as a failed session."""
+    try:
+        with session.begin_nested():
+            return _store(lab, session, run)
+    except (BlaidError, IntegrityError) as error:
+        with session.begin_nested():
+            return _store(lab, session, _ended(run, error))
 
 
-def _identity(run: _Run) -> dict[str, str]:
-    assert run.inputs is not None
-    bot = run.work.bot
-    return {
-        "session_id": str(run.work.session_id),
-        "bot_id": str(bot.id),
-        "bot_name": bot.name,
-        "instrument": bot.instrument,
-        "strategy_family": bot.strategy_family,
-        "strategy_hash": get_family(bot.strategy_family).source_hash,
-        "params_hash": bot.params_hash,
-        "snapshot_id": run.inputs.snapshot.snapshot_id,
-        "content_hash": run.inputs.snapshot.content_hash,
-        "engine_version": ENGINE_VERSION,
-    }
-
-
-def _write_files(lab: LabContext, run: _Run) -> None:
-    if run.result is None:
-        return
-    identity = _identity(run)
-    for kind, table in (("trades", run.result.trades), ("equity", run.result.equity)):
-        write_result(lab.lake, result_path(kind, run.work.bot.id, run.work.session_id), table, identity)
-
-
-def _store(lab: LabContext, session: Session, run: _Run, judgement: Judgement, now: datetime) -> None:
-    bot, work = run.work.bot, run.work
-    session.add(_session_row(lab, run, now))
-    session.flush()
-    if run.diagnostics is not None:
-        session.add(BacktestDiagnostics(session_id=work.session_id, payload=run.diagnostics))
-    score, verdict = judgement.score, judgement.verdict
-    stored = score.as_json()
-    session.add(
-        AutonomyScore(
-            id=judgement.score_id,
-            bot_id=bot.id,
+def _store(lab: LabContext, session: Session, run: Run) -> BotOutcome:
+    work = run.work
+    bot = session.scalars(select(Bot).where(Bot.id == work.bot.id).with_for_update()).one()
+    if run.result is not None:
+        _require_unchanged(work.bot, bot)
+    job = session.get_one(BotJob, work.job_id)
+    judgement = judge_bot(
+        lab,
+        JudgedSession(
             session_id=work.session_id,
             trace_id=work.trace_id,
-            score=score.score,
-            tier=score.tier.value,
-            subscores=stored["subscores"],
-            blockers=stored["blockers"],
-            policy_hash=lab.policy.hash,
-        )
+            bot=work.bot,
+            started_at=job.created_at,
+            metrics=None if run.result is None else run.result.metrics.as_json(),
+            result_hash=None if run.result is None else run.result.result_hash,
+            snapshot=run.snapshot,
+            verdict=run.verdict,
+            reproducible=run.reproducible,
+            strategy_hash=run.strategy_hash,
+            refusal=run.reason,
+        ),
     )
-    session.flush()
-    decision = PromotionDecision(
-        id=new_id(),
-        bot_id=bot.id,
-        session_id=work.session_id,
-        score_id=judgement.score_id,
-        trace_id=work.trace_id,
-        from_stage=verdict.from_stage.value,
-        to_stage=verdict.to_stage.value,
-        decision=verdict.decision,
-        gate_set=verdict.gate_set,
-        gates=[gate.as_json() for gate in verdict.gates],
-        failing_gates=list(verdict.failing_gates),
-        snapshot_id=verdict.ids.snapshot_id,
-        strategy_hash=get_family(bot.strategy_family).source_hash,
-        policy_hash=lab.policy.hash,
-        request_ids=[str(value) for value in judgement.request_ids],
-        decision_hash=verdict.decision_hash,
-    )
-    session.add(decision)
-    session.flush()
+    decision_id = store_run(lab, session, run, judgement)
+    metadata = metadata_of(lab, run, judgement)
+    _require_evidence(session, run, metadata)
+    verdict = judgement.verdict
     if verdict.promoted:
         move_stage(
-            session, bot.id, verdict.to_stage, actor="lab_cycle", trace_id=work.trace_id, decision_id=decision.id
+            session, bot.id, verdict.to_stage, actor="lab_cycle", trace_id=work.trace_id, decision_id=decision_id
         )
-    move_job(session, session.get_one(BotJob, work.job_id), run.status, now=now, reason=run.reason)
+    move_job(session, job, run.status, now=lab.clock(), reason=run.reason)
+    return BotOutcome(work.bot, work.trace_id, work.session_id, run.status, run.reason, judgement, metadata)
 
 
-def _session_row(lab: LabContext, run: _Run, now: datetime) -> BacktestSession:
-    bot, inputs, result = run.work.bot, run.inputs, run.result
-    row = BacktestSession(
-        id=run.work.session_id,
-        bot_id=bot.id,
-        job_id=run.work.job_id,
-        trace_id=run.work.trace_id,
-        status=run.status.value,
-        reason=None if run.reason is None else run.reason.as_dict(),
-        instrument=bot.instrument,
-        symbol=bot.symbol,
-        request_ids=[],
-        strategy_family=bot.strategy_family,
-        strategy_hash=get_family(bot.strategy_family).source_hash,
-        params=dict(bot.params),
-        params_hash=bot.params_hash,
-        engine_version=ENGINE_VERSION,
-        policy_hash=lab.policy.hash,
-        spec={},
-        capital_cents=bot.capital_cents,
-        created_at=now,
-    )
-    if inputs is not None:
-        row.symbol = inputs.snapshot.symbol
-        row.snapshot_id = inputs.snapshot.snapshot_id
-        row.content_hash = inputs.snapshot.content_hash
-        row.verdict_id = inputs.verdict.id
-        row.request_ids = [str(value) for value in inputs.request_ids]
-        row.spec = {**inputs.spec.as_json(), "sources": inputs.sources}
-    if result is not None:
-        row.trades = result.metrics.trades
-        row.net_pnl_cents = result.metrics.net_pnl_cents
-        row.max_drawdown_pct = result.metrics.max_drawdown_pct
-        row.metrics = result.metrics.as_json()
-        row.result_hash = result.result_hash
-        row.trades_path = result_path("trades", bot.id, run.work.session_id)
-        row.equity_path = result_path("equity", bot.id, run.work.session_id)
-    return row
+def _require_unchanged(ran: Bot, now: Bot) -> None:
+    changed = [name for name in RUN_ON if getattr(ran, name) != getattr(now, name)]
+    if changed:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.BOT_CHANGED,
+                f"{now.name} was changed while its backtest ran: {', '.join(changed)}",
+                "Backtest it again as it is now.",
+                {"changed": changed},
+            )
+        )
 
 
-def _outcome(lab: LabContext, run: _Run, judgement: Judgement) -> BotOutcome:
-    bot, inputs, verdict = run.work.bot, run.inputs, judgement.verdict
-    proof = {
-        "trace_id": run.work.trace_id,
-        "session_id": str(run.work.session_id),
-        "request_ids": [str(value) for value in judgement.request_ids],
-        "snapshot_id": verdict.ids.snapshot_id,
-        "content_hash": None if inputs is None else inputs.snapshot.content_hash,
-        "strategy_hash": get_family(bot.strategy_family).source_hash,
-        "policy_hash": lab.policy.hash,
-    }
-    metrics = None if run.result is None else run.result.metrics.as_json()
-    metadata: dict[str, dict[str, Any]] = {
-        "backtest": {
-            **proof,
-            "status": run.status.value,
-            "reason": None if run.reason is None else run.reason.as_dict(),
-            "metrics": metrics,
-            "result_hash": None if run.result is None else run.result.result_hash,
-        },
-        "promotion_decision": {
-            **proof,
-            "decision": verdict.decision,
-            "from_stage": verdict.from_stage.value,
-            "to_stage": verdict.to_stage.value,
-            "failing_gates": list(verdict.failing_gates),
-            "gates": [gate.as_json() for gate in verdict.gates],
-            "decision_hash": verdict.decision_hash,
-        },
-    }
-    if run.diagnostics is not None:
-        metadata["diagnostics"] = {**proof, "diagnostics": run.diagnostics}
-    metadata["autonomy_score"] = {**proof, **judgement.score.as_json()}
-    return BotOutcome(bot, run.work.trace_id, run.work.session_id, run.status, run.reason, judgement, metadata)
+def _require_evidence(session: Session, run: Run, metadata: dict[str, dict[str, Any]]) -> None:
+    """What the assets' checks report is required here already: a bot never moves on evidence that does not hold."""
+    cited = [UUID(value) for value in metadata["promotion_decision"]["request_ids"]]
+    reasons = check_evidence_in(session, [metadata])
+    if run.result is not None:
+        reasons = [*check_proof_in(session, [run.work.trace_id], cited), *reasons]
+    if reasons:
+        raise StopAndFix(*reasons)

@@ -7,7 +7,7 @@ per snapshot and shared by all bots of a cohort.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -45,37 +45,88 @@ def snapshot_request_ids(snapshot: Snapshot) -> list[UUID]:
 
 @dataclass
 class InputCache:
-    """Arrays by snapshot id, for one cohort."""
+    """Arrays by snapshot id, for one cohort. ``again`` holds a second, independent load for the reproduction."""
 
     arrays: dict[str, BarArrays] = field(default_factory=dict)
+    again: dict[str, BarArrays] = field(default_factory=dict)
 
 
-def gather_inputs(lab: LabContext, bot: Bot, cache: InputCache, *, snapshot_id: str | None = None) -> Inputs:
-    """Resolve, check and load what a backtest of ``bot`` reads.
+def find_snapshot(lab: LabContext, bot: Bot, snapshot_id: str | None) -> Snapshot:
+    """The current snapshot of the bot's series, or the named one where it is of that series.
 
-    Raises :class:`Refused` where the snapshot is missing, ambiguous, unjudged, failing or spoilt. The newest snapshot
-    of the bot's series is the one that counts: a newer failing one is not passed over for an older good one.
+    Raises :class:`Refused` where there is none, where the series is ambiguous, or INSTRUMENT_MISMATCH.
     """
-    snapshot = (
-        resolve_snapshot(lab.store, bot.instrument, bot.symbol, bot.schema)
-        if snapshot_id is None
-        else _own_snapshot(lab, bot, snapshot_id)
-    )
+    if snapshot_id is None:
+        return resolve_snapshot(lab.store, bot.instrument, bot.symbol, bot.schema)
+    snapshot = get_snapshot(lab.store, snapshot_id)
+    held = (snapshot.instrument, snapshot.schema, snapshot.symbol)
+    if held != (bot.instrument, bot.schema, bot.symbol or snapshot.symbol):
+        raise Refused(
+            Reason(
+                ReasonCode.INSTRUMENT_MISMATCH,
+                f"snapshot {snapshot_id[:16]} holds {snapshot.symbol} {snapshot.schema}, {bot.name} reads "
+                f"{bot.symbol or bot.instrument} {bot.schema}",
+                "Name a snapshot of the bot's own series.",
+                {"snapshot": list(held), "bot": [bot.instrument, bot.schema, bot.symbol]},
+            )
+        )
+    return snapshot
+
+
+def gather_inputs(lab: LabContext, bot: Bot, snapshot: Snapshot, cache: InputCache) -> Inputs:
+    """Check and load what a backtest of ``bot`` over ``snapshot`` reads.
+
+    Raises :class:`Refused` where the snapshot is unjudged, judged under another policy, failing or spoilt, and where
+    costs or margins change inside its range.
+    """
     verdict = require_pass(lab.store, snapshot, lab.policy.hash)
     instrument = get_instrument(lab.store, bot.instrument)
-    arrays = cache.arrays.get(snapshot.snapshot_id)
-    if arrays is None:
-        bars = load_bars(lab.store, lab.lake, snapshot)
-        sessions = load_sessions(instrument.session, int(bars.ts_open[0]), int(bars.ts_open[-1]) + 1)
-        arrays = cache.arrays[snapshot.snapshot_id] = build_arrays(bars, instrument, sessions)
-    spec, sources = build_spec(lab, bot, instrument, snapshot.range_start.date())
+    if snapshot.snapshot_id not in cache.arrays:
+        cache.arrays[snapshot.snapshot_id] = load_arrays(lab, instrument, snapshot)
+    arrays = cache.arrays[snapshot.snapshot_id]
+    days = [datetime.fromtimestamp(int(ts) // 1_000_000_000, UTC).date() for ts in (arrays.ts_open[[0, -1]])]
+    spec, sources = build_spec(lab, bot, instrument, days[0], days[1])
     return Inputs(snapshot, verdict, instrument, arrays, spec, sources)
 
 
-def build_spec(lab: LabContext, bot: Bot, instrument: InstrumentSpec, day: date) -> tuple[BacktestSpec, dict[str, Any]]:
-    """The kernel's settings for ``bot``, with costs and margins as dated on ``day``, and where they come from."""
-    costs = costs_on(lab.store, bot.instrument, day)
-    margins = margins_on(lab.store, bot.instrument, day)
+def load_arrays(lab: LabContext, instrument: InstrumentSpec, snapshot: Snapshot) -> BarArrays:
+    """The snapshot's bars, verified against their hashes, in the kernel's form."""
+    bars = load_bars(lab.store, lab.lake, snapshot)
+    sessions = load_sessions(instrument.session, int(bars.ts_open[0]), int(bars.ts_open[-1]) + 1)
+    return build_arrays(bars, instrument, sessions)
+
+
+def instrument_facts(instrument: InstrumentSpec) -> dict[str, Any]:
+    """What of an instrument's row decides a backtest; recorded with the session and compared at its reproduction."""
+    return {
+        "symbol": instrument.symbol,
+        "tick_nanos": instrument.tick_nanos,
+        "tick_value_microusd": instrument.tick_value_microusd,
+        "session": instrument.session,
+    }
+
+
+def build_spec(
+    lab: LabContext, bot: Bot, instrument: InstrumentSpec, first: date, last: date
+) -> tuple[BacktestSpec, dict[str, Any]]:
+    """The kernel's settings for ``bot``, and where they come from: costs and margins as dated on the first day.
+
+    Raises :class:`Refused` (COSTS_CHANGE_IN_RANGE) when another row holds on the last day: one backtest has one price
+    list, and a wrong one is not guessed.
+    """
+    costs = costs_on(lab.store, bot.instrument, first)
+    margins = margins_on(lab.store, bot.instrument, first)
+    later = costs_on(lab.store, bot.instrument, last), margins_on(lab.store, bot.instrument, last)
+    if (costs, margins) != later:
+        changes = sorted({row.effective_from for row in later} - {costs.effective_from, margins.effective_from})
+        raise Refused(
+            Reason(
+                ReasonCode.COSTS_CHANGE_IN_RANGE,
+                f"costs or margins of {bot.instrument} change between {first} and {last}",
+                "Backtest a range on one side of the change.",
+                {"first": str(first), "last": str(last), "effective_from": [str(day) for day in changes]},
+            )
+        )
     spec = BacktestSpec(
         family=bot.strategy_family,
         params=dict(bot.params),
@@ -93,20 +144,6 @@ def build_spec(lab: LabContext, bot: Bot, instrument: InstrumentSpec, day: date)
     sources = {
         "costs": {"effective_from": costs.effective_from.isoformat(), "source": costs.source},
         "margins": {"effective_from": margins.effective_from.isoformat(), "source": margins.source},
+        "instrument": instrument_facts(instrument),
     }
     return spec, sources
-
-
-def _own_snapshot(lab: LabContext, bot: Bot, snapshot_id: str) -> Snapshot:
-    """The named snapshot; raises :class:`Refused` (INSTRUMENT_MISMATCH) when it is not of the bot's instrument."""
-    snapshot = get_snapshot(lab.store, snapshot_id)
-    if snapshot.instrument != bot.instrument:
-        raise Refused(
-            Reason(
-                ReasonCode.INSTRUMENT_MISMATCH,
-                f"snapshot {snapshot_id} holds {snapshot.instrument}, {bot.name} trades {bot.instrument}",
-                "Name a snapshot of the bot's own instrument.",
-                {"snapshot_instrument": snapshot.instrument, "bot_instrument": bot.instrument},
-            )
-        )
-    return snapshot

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from sqlalchemy import func, select
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.lab.inputs import snapshot_request_ids
-from blaid_pipelines.market.snapshots import resolve_snapshot, verdict_of
+from blaid_pipelines.market.snapshots import resolve_snapshot
 from blaid_pipelines.policy.autonomy import AutonomyEvidence, RequestOutcomes, Score, score
 from blaid_pipelines.policy.gates import EvidenceIds, PromotionEvidence
 from blaid_pipelines.policy.model import STAGE_LADDER, Stage
@@ -28,23 +29,28 @@ from blaid_pipelines.store.tables import Bot, ProviderRequest, QualityVerdict, S
 
 @dataclass(frozen=True)
 class JudgedSession:
-    """What the judgement reads of a backtest session; metrics, result and snapshot are None where there are none."""
+    """What the judgement reads of a backtest session.
+
+    Metrics, result, snapshot and verdict are None where there are none; ``started_at`` is the database's time of the
+    job's creation; ``refusal`` is why a refused or failed session has no result.
+    """
 
     session_id: UUID
     trace_id: str
     bot: Bot
+    started_at: datetime
     metrics: dict[str, Any] | None
     result_hash: str | None
     snapshot: Snapshot | None
     verdict: QualityVerdict | None
     reproducible: bool | None
     strategy_hash: str
-    refusal: Reason | None  # why a refused or failed session has no result
+    refusal: Reason | None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The score and the verdict on one bot's move to the next stage."""
+    """The score and the verdict on one bot's move to the next stage, and the calls that both rest on."""
 
     score_id: UUID
     score: Score
@@ -53,11 +59,8 @@ class Judgement:
 
 
 def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
-    """Score one session's bot and decide whether it may go up; reads request rows, writes nothing."""
+    """Score one session's bot and decide whether it may go up; reads committed rows, writes nothing."""
     snapshot, verdict = done.snapshot, done.verdict
-    if snapshot is None:
-        # A refused session has no snapshot of its own; the one that refused it is still evidence of why.
-        snapshot, verdict = _refusing_snapshot(lab, done.bot)
     request_ids = [] if snapshot is None else snapshot_request_ids(snapshot)
     stage, target = Stage(done.bot.stage), _next_stage(Stage(done.bot.stage))
     quality = None if verdict is None else verdict.status
@@ -65,7 +68,7 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
         AutonomyEvidence(
             stage=stage,
             quality_status=quality,
-            requests=None if snapshot is None else _outcomes(lab, request_ids),
+            requests=None if snapshot is None else _outcomes(lab, snapshot, request_ids),
             metrics=done.metrics,
             capital_cents=done.bot.capital_cents,
         ),
@@ -83,8 +86,8 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
         from_stage=stage,
         to_stage=target,
         capital_cents=done.bot.capital_cents,
-        # A session that this cycle just made is younger than any reset that came before it.
-        post_reset=done.bot.reset_at <= lab.clock(),
+        post_reset=done.started_at >= done.bot.reset_at,
+        snapshot_current=None if snapshot is None else _is_current(lab, done.bot, snapshot),
         ids=EvidenceIds(
             bot_id=str(done.bot.id),
             session_id=str(done.session_id),
@@ -102,33 +105,35 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
     return Judgement(score_id, made, decide(evidence, lab.policy), request_ids)
 
 
+def _is_current(lab: LabContext, bot: Bot, snapshot: Snapshot) -> bool:
+    """Whether the bot would read this snapshot without being told to: nobody promotes a bot on bars of their choice."""
+    try:
+        return resolve_snapshot(lab.store, bot.instrument, bot.symbol, bot.schema).snapshot_id == snapshot.snapshot_id
+    except Refused:
+        return False
+
+
 def _next_stage(stage: Stage) -> Stage:
     position = STAGE_LADDER.index(stage)
     return STAGE_LADDER[min(position + 1, len(STAGE_LADDER) - 1)]
 
 
-def _refusing_snapshot(lab: LabContext, bot: Bot) -> tuple[Snapshot | None, QualityVerdict | None]:
-    try:
-        snapshot = resolve_snapshot(lab.store, bot.instrument, bot.symbol, bot.schema)
-    except Refused:
-        return None, None
-    return snapshot, verdict_of(lab.store, snapshot.snapshot_id)
+def _outcomes(lab: LabContext, snapshot: Snapshot, request_ids: Sequence[UUID]) -> RequestOutcomes | None:
+    """How the calls went that brought the bars: every attempt of their traces, failed ones too.
 
-
-def _outcomes(lab: LabContext, request_ids: Sequence[UUID]) -> RequestOutcomes:
+    Bars from files took no call; None where a snapshot from elsewhere cites none.
+    """
+    if not request_ids:
+        return RequestOutcomes(0, 0, 0) if snapshot.provenance.get("source") == "file" else None
+    traces = select(ProviderRequest.trace_id).where(ProviderRequest.id.in_(request_ids))
     with lab.store.session() as session:
         rows = session.execute(
             select(ProviderRequest.success, func.count())
-            .where(ProviderRequest.id.in_(request_ids))
+            .where(ProviderRequest.trace_id.in_(traces))
             .group_by(ProviderRequest.success)
         ).all()
     counts: dict[bool | None, int] = {row.success: row[1] for row in rows}
-    found = sum(counts.values())
-    return RequestOutcomes(
-        total=len(request_ids),
-        failed=counts.get(False, 0),
-        unknown=counts.get(None, 0) + len(request_ids) - found,
-    )
+    return RequestOutcomes(total=sum(counts.values()), failed=counts.get(False, 0), unknown=counts.get(None, 0))
 
 
 def _proof(lab: LabContext, snapshot: Snapshot, request_ids: Sequence[UUID]) -> list[Reason]:

@@ -11,15 +11,14 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from blaid_pipelines.backtest.arrays import build_arrays
 from blaid_pipelines.backtest.engine import BacktestSpec, run_backtest
 from blaid_pipelines.backtest.reproduce import compare
 from blaid_pipelines.backtest.strategy import get_family
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.inputs import instrument_facts, load_arrays
 from blaid_pipelines.lab.results import read_result
 from blaid_pipelines.market.instruments import get_instrument
-from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.market.snapshots import get_snapshot, load_bars
+from blaid_pipelines.market.snapshots import get_snapshot
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BacktestSession
 
@@ -80,8 +79,7 @@ def reproduce(lab: LabContext, session_id: str) -> Reproduction:
         )
     snapshot = get_snapshot(lab.store, row.snapshot_id)
     instrument = get_instrument(lab.store, row.instrument)
-    bars = load_bars(lab.store, lab.lake, snapshot)
-    sessions = load_sessions(instrument.session, int(bars.ts_open[0]), int(bars.ts_open[-1]) + 1)
+    arrays = load_arrays(lab, instrument, snapshot)
     spec = BacktestSpec.from_json({name: value for name, value in row.spec.items() if name != "sources"})
     differences = []
     strategy_hash = get_family(row.strategy_family).source_hash
@@ -89,7 +87,13 @@ def reproduce(lab: LabContext, session_id: str) -> Reproduction:
         differences.append(f"strategy hash: recorded {row.strategy_hash}, now {strategy_hash}")
     if snapshot.content_hash != row.content_hash:
         differences.append(f"content hash: recorded {row.content_hash}, now {snapshot.content_hash}")
-    result = run_backtest(spec, build_arrays(bars, instrument, sessions))
+    recorded, now = row.spec["sources"]["instrument"], instrument_facts(instrument)
+    differences += [
+        f"instrument {name}: recorded {recorded.get(name)}, now {now[name]}"
+        for name in now
+        if recorded.get(name) != now[name]
+    ]
+    result = run_backtest(spec, arrays)
     differences += compare(
         row.result_hash,
         read_result(lab.lake, row.trades_path),

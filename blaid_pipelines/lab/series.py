@@ -15,11 +15,13 @@ from uuid import UUID
 from sqlalchemy import func, select
 
 from blaid_pipelines.ids import new_trace_id
+from blaid_pipelines.jobs.liveness import claim
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
 from blaid_pipelines.market.ingest import IngestRequest, ingest
-from blaid_pipelines.market.pull import PROVIDER, PullRequest, PullResult, pull
+from blaid_pipelines.market.pull import PullRequest, PullResult, pull
+from blaid_pipelines.market.purchase import PROVIDER
 from blaid_pipelines.market.quality import judge
 from blaid_pipelines.market.snapshots import get_snapshot
 from blaid_pipelines.proof.recorder import CallContext
@@ -158,16 +160,23 @@ def _last_days(lab: LabContext, symbols: Sequence[str]) -> dict[str, date]:
                 {"symbols": unknown},
             )
         )
-    return {symbol: last.date() for symbol, last in pulled.items() if not symbols or symbol in symbols}
+    return {symbol: last.astimezone(UTC).date() for symbol, last in pulled.items() if not symbols or symbol in symbols}
 
 
 def _as_job(
     lab: LabContext, job_type: JobType, work: Callable[[CallContext], Result], dagster_run_id: str | None
 ) -> tuple[str, Result]:
     """Do ``work`` as one job with a trace id of its own; however it ends, the job ends too, with the reason."""
+    with claim(lab.store) as key:
+        return _under_claim(lab, job_type, work, dagster_run_id, key)
+
+
+def _under_claim(
+    lab: LabContext, job_type: JobType, work: Callable[[CallContext], Result], dagster_run_id: str | None, key: int
+) -> tuple[str, Result]:
     trace_id = new_trace_id()
     with lab.store.session() as session:
-        job = create_job(session, job_type, trace_id=trace_id, now=lab.clock(), dagster_run_id=dagster_run_id)
+        job = create_job(session, job_type, trace_id=trace_id, dagster_run_id=dagster_run_id, claim_key=key)
         move_job(session, job, JobStatus.RUNNING, now=lab.clock())
         job_id = job.id
     try:

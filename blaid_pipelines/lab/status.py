@@ -49,18 +49,30 @@ class BotStatus:
 
 
 def bot_statuses(lab: LabContext) -> list[BotStatus]:
-    """One line per bot, by name."""
+    """One line per bot, by name, with its latest session since its last reset."""
     with lab.store.session() as session:
-        return [_bot_status(session, bot) for bot in session.scalars(select(Bot).order_by(Bot.name))]
+        return [
+            _bot_status(session, bot, _latest(session, bot)) for bot in session.scalars(select(Bot).order_by(Bot.name))
+        ]
 
 
-def _bot_status(session: Session, bot: Bot) -> BotStatus:
-    latest = session.scalar(
+def session_status(lab: LabContext, session_id: UUID) -> BotStatus:
+    """The line of one session's bot as of that session."""
+    with lab.store.session() as session:
+        row = session.get_one(BacktestSession, session_id)
+        return _bot_status(session, session.get_one(Bot, row.bot_id), row)
+
+
+def _latest(session: Session, bot: Bot) -> BacktestSession | None:
+    return session.scalar(
         select(BacktestSession)
         .where(BacktestSession.bot_id == bot.id, BacktestSession.created_at >= bot.reset_at)
         .order_by(BacktestSession.created_at.desc(), BacktestSession.id.desc())
         .limit(1)
     )
+
+
+def _bot_status(session: Session, bot: Bot, latest: BacktestSession | None) -> BotStatus:
     score = decision = None
     if latest is not None:
         score = session.scalar(select(AutonomyScore).where(AutonomyScore.session_id == latest.id))

@@ -85,6 +85,7 @@ class PromotionEvidence:
     to_stage: Stage
     capital_cents: int | None
     post_reset: bool | None
+    snapshot_current: bool | None
     ids: EvidenceIds
     refusal: Reason | None = None
 
@@ -130,6 +131,7 @@ def evaluate_promotion(evidence: PromotionEvidence, policy: Policy) -> list[Gate
         _proof(evidence.proof_reasons),
         _is_true("reproducible", evidence.reproducible, _NOT_REPRODUCIBLE),
         _is_true("post_reset", evidence.post_reset, _BEFORE_RESET),
+        _is_true("snapshot_current", evidence.snapshot_current, _OTHER_SNAPSHOT),
         _evidence_named(evidence.ids),
         _stage_eligible(evidence.from_stage, evidence.to_stage),
         _source_not_simulated(evidence.simulated, evidence.environment),
@@ -188,6 +190,12 @@ _BEFORE_RESET: _Words = (
     ReasonCode.STAGE_NOT_ELIGIBLE,
     "the session is from before the bot's last reset",
     "Backtest the bot again; metrics from before a reset do not count.",
+)
+
+_OTHER_SNAPSHOT: _Words = (
+    ReasonCode.SNAPSHOT_NOT_CURRENT,
+    "the session read a snapshot that somebody named, not the current one of the bot's series",
+    "Backtest it on the current snapshot: `blaid backtest NAME` without --snapshot.",
 )
 
 

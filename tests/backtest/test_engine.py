@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from blaid_pipelines.backtest.diagnostics import diagnose
-from blaid_pipelines.backtest.engine import BacktestSpec, CostModel, run_backtest, simulate
+from blaid_pipelines.backtest.engine import ENGINE_VERSION, BacktestSpec, CostModel, run_backtest, simulate
 from blaid_pipelines.backtest.ledger import EQUITY_SCHEMA, TRADE_SCHEMA, result_hash
 from blaid_pipelines.backtest.reproduce import compare
 from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
@@ -80,7 +80,7 @@ def test_the_hash_sees_every_input(change: dict[str, Any]) -> None:
 
 def test_the_hash_sees_every_value_and_no_chunking() -> None:
     result = run_backtest(SPEC, MARKET)
-    again = result_hash("1", SPEC.as_json(), _chunked(result.trades), _chunked(result.equity))
+    again = result_hash(ENGINE_VERSION, SPEC.as_json(), _chunked(result.trades), _chunked(result.equity))
     assert again == result.result_hash
     for field in TRADE_SCHEMA:
         column = result.trades.column(field.name).combine_chunks()
@@ -166,7 +166,10 @@ def test_reproduction_is_bit_for_bit_or_says_what_differs() -> None:
     wider = result.trades.append_column("bot", pa.array(["one"] * len(result.trades)))
     metrics = json.loads(json.dumps(result.metrics.as_json()))
     fresh = run_backtest(SPEC, MARKET)
-    assert compare(result.result_hash, wider, fresh, recorded_metrics=metrics, recorded_engine_version="1") == []
+    assert (
+        compare(result.result_hash, wider, fresh, recorded_metrics=metrics, recorded_engine_version=ENGINE_VERSION)
+        == []
+    )
 
     position = TRADE_SCHEMA.names.index("exit_ticks")
     ticks = result.trades.column("exit_ticks").to_pylist()
@@ -177,7 +180,7 @@ def test_reproduction_is_bit_for_bit_or_says_what_differs() -> None:
     ]
     assert compare("00", result.trades, fresh) == [f"result hash: recorded 00, now {fresh.result_hash}"]
     assert compare(result.result_hash, result.trades, fresh, recorded_engine_version="0") == [
-        "engine version: recorded 0, now 1"
+        f"engine version: recorded 0, now {ENGINE_VERSION}"
     ]
     changed = metrics | {"psr0": 0.5}
     assert compare(result.result_hash, result.trades, fresh, recorded_metrics=changed) == [

@@ -32,7 +32,7 @@ CELLS = [(origin, to, to in ALLOWED_MOVES[origin]) for origin, to in product(Job
 
 def _job_in(store: Store, status: JobStatus) -> BotJob:
     with store.session() as session:
-        job = create_job(session, JobType.BACKTEST, trace_id=TRACE, now=NOW)
+        job = create_job(session, JobType.BACKTEST, trace_id=TRACE)
         for step in WAYS[status]:
             move_job(session, job, step, now=NOW, reason=REASON)
         session.flush()

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
+from typing import Any
+from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from blaid_pipelines.backtest import strategy
+from blaid_pipelines.jobs.liveness import claim
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
-from blaid_pipelines.lab.bots import due_bots
+from blaid_pipelines.lab import cycle
+from blaid_pipelines.lab.bots import NewBot, create_bot, due_bots
 from blaid_pipelines.lab.context import LabContext, open_lab
 from blaid_pipelines.lab.cycle import BotOutcome, run_cohort
 from blaid_pipelines.lab.explain import explain
@@ -35,12 +45,15 @@ from blaid_pipelines.store.tables import (
     Bot,
     BotJob,
     BotStageEvent,
+    InstrumentCost,
     JobRunEvent,
     PromotionDecision,
     ProviderRequest,
 )
+from resources.launch import settings_environment
 from tests.lab.conftest import MakeBot, Pull, midnight
 from tests.sandbox.fixtures import StartGateway
+from tests.support import eventually
 
 WHOLE = {"start": date(2024, 1, 2), "end": date(2024, 6, 28)}
 IRONBEAM = {"IRONBEAM_USERNAME": "51364321", "IRONBEAM_API_KEY": "9f0c1f6d2f5a4c7e8b1a3d5c7e9f0a1b"}
@@ -154,6 +167,9 @@ def test_a_newer_failing_snapshot_is_not_passed_over_for_an_older_good_one(
     assert outcome.status is JobStatus.REFUSED
     (named,) = run_cohort(lab, ["newest"], snapshot_id=good.snapshot.snapshot_id)
     assert named.status is JobStatus.COMPLETED
+    # One may look at an older snapshot, but nobody promotes a bot on bars of their choice.
+    assert _gate(named, "snapshot_current")["code"] == "SNAPSHOT_NOT_CURRENT"
+    assert named.metadata["promotion_decision"]["snapshot_id"] == good.snapshot.snapshot_id
 
 
 def test_a_snapshot_of_another_instrument_is_refused(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
@@ -239,31 +255,159 @@ def test_the_same_cycle_twice_gives_the_same_result_and_another_session(
     assert first.metadata["backtest"]["metrics"] == second.metadata["backtest"]["metrics"]
 
 
-def test_due_bots_by_cadence_and_dead_jobs_do_not_starve(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+def test_due_bots_by_cadence(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
     pulled()
     now = datetime.now(UTC)
-    cadence = lab.policy.stages.LAB.cadence.BACKTEST
     make_bot("b-new")
     make_bot("a-new")
-    ran = make_bot("ran")
+    make_bot("ran")
     run_cohort(lab, ["ran"])
     assert due_bots(lab, now, 10) == ["a-new", "b-new"]
     assert due_bots(lab, now, 1) == ["a-new"]
-    later = now + timedelta(seconds=cadence.every_s + 60)
+    later = now + timedelta(seconds=lab.policy.stages.LAB.cadence.BACKTEST.every_s + 60)
     assert due_bots(lab, later, 10) == ["a-new", "b-new", "ran"]
-    with lab.store.session() as session:  # what a process killed in mid-cycle leaves
-        job = create_job(session, JobType.BACKTEST, trace_id="1" * 32, now=later, bot_id=ran.id)
-        move_job(session, job, JobStatus.RUNNING, now=later)
-        job_id = job.id
-    much_later = later + timedelta(seconds=cadence.every_s + 1)
-    if cadence.late_after_s > cadence.every_s:
-        assert "ran" not in due_bots(lab, much_later, 10)
-    assert "ran" in due_bots(lab, later + timedelta(seconds=cadence.late_after_s + cadence.every_s), 10)
+
+
+def _open_job(lab: LabContext, bot: Bot, key: int | None) -> UUID:
+    with lab.store.session() as session:
+        job = create_job(session, JobType.BACKTEST, trace_id="1" * 32, bot_id=bot.id, claim_key=key)
+        move_job(session, job, JobStatus.RUNNING, now=lab.clock())
+        return job.id
+
+
+def test_a_bot_whose_job_is_under_way_is_left_out_however_long_it_takes(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot
+) -> None:
+    pulled()
+    busy = make_bot("busy")
+    make_bot("free")
+    with claim(lab.store) as key:
+        job_id = _open_job(lab, busy, key)
+        assert "busy" not in due_bots(lab, lab.clock() + timedelta(days=3), 10)
+        (outcome,) = run_cohort(lab, ["busy", "free"])
+        assert outcome.bot.name == "free"
+        with pytest.raises(Refused) as refused:
+            run_cohort(lab, ["busy"])
+        assert refused.value.reason.code is ReasonCode.ALREADY_RUNNING
+        with lab.store.session() as session:
+            assert session.get_one(BotJob, job_id).status == "RUNNING"
+    # The process is gone: its claim went with its connection, and nothing has to wait for a time-out.
+    (outcome,) = run_cohort(lab, ["busy"])
+    assert outcome.status is JobStatus.COMPLETED
     with lab.store.session() as session:
         job = session.get_one(BotJob, job_id)
         assert job.status == "TIMEOUT"
         assert job.reason is not None
         assert job.reason["code"] == "HEARTBEAT_TIMEOUT"
+
+
+def test_a_cycle_killed_in_the_middle_holds_nobody_back(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled()
+    bot = make_bot("killed")
+    code = (
+        "import os, signal, sys\n"
+        "from blaid_pipelines.lab import cycle\n"
+        "from blaid_pipelines.lab.context import open_lab\n"
+        "from blaid_pipelines.settings import load_settings\n"
+        "cycle._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "with open_lab(load_settings()) as lab:\n"
+        "    cycle.run_cohort(lab, ['killed'])\n"
+    )
+    environment = {**os.environ, **{k: str(v) for k, v in settings_environment(lab.settings).items() if v is not None}}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    with lab.store.session() as session:
+        assert session.scalars(select(BotJob.status).where(BotJob.bot_id == bot.id)).all() == ["RUNNING"]
+        assert session.scalars(select(BacktestSession)).all() == []
+
+    def after() -> BotOutcome | None:  # the server needs a moment to see that its client is gone
+        try:
+            return _one(lab, "killed")
+        except Refused:
+            return None
+
+    assert eventually(after, what="the dead claim is free").status is JobStatus.COMPLETED
+
+
+def test_a_family_that_is_gone_fails_its_bot_alone(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulled()
+    make_bot("gone", strategy="zscore_reversion")
+    make_bot("stays")
+    monkeypatch.setattr(strategy, "FAMILIES", {"ma_cross": strategy.FAMILIES["ma_cross"]})
+    gone, stays = run_cohort(lab, ["gone", "stays"])
+    assert gone.status is JobStatus.FAILED
+    assert gone.reason is not None
+    assert gone.reason.code is ReasonCode.STRATEGY_UNKNOWN
+    assert stays.status is JobStatus.COMPLETED
+    with lab.store.session() as session:
+        assert set(session.scalars(select(BotJob.status).where(BotJob.bot_id.is_not(None)))) == {"FAILED", "COMPLETED"}
+
+
+def test_a_bot_reset_in_mid_cycle_is_not_promoted(
+    lab: LabContext, pulled: Pull, make_bot: MakeBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in IRONBEAM.items():
+        monkeypatch.setenv(name, value)
+    pulled(**WHOLE)
+    bot = make_bot("reset")
+    make_bot("calm")
+    diagnose = cycle.diagnose
+
+    def reset_then(*arguments: Any) -> Any:
+        with lab.store.session() as session:
+            session.execute(update(Bot).where(Bot.id == bot.id).values(reset_at=func.clock_timestamp()))
+        return diagnose(*arguments)
+
+    monkeypatch.setattr(cycle, "diagnose", reset_then)
+    calm, reset = run_cohort(lab, ["reset", "calm"])
+    assert reset.status is JobStatus.FAILED
+    assert reset.reason is not None
+    assert reset.reason.code is ReasonCode.BOT_CHANGED
+    assert calm.metadata["promotion_decision"]["decision"] == "PROMOTE"
+    with lab.store.session() as session:
+        assert session.get_one(Bot, bot.id).stage == "LAB"
+
+
+def test_two_cycles_of_one_bot_at_once_give_one_result(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled()
+    make_bot("twin")
+    together = Barrier(2)
+
+    def run() -> JobStatus | ReasonCode:
+        together.wait()
+        try:
+            return _one(lab, "twin").status
+        except Refused as refused:
+            return refused.reason.code
+
+    with ThreadPoolExecutor(2) as threads:
+        found = sorted(str(future.result()) for future in [threads.submit(run), threads.submit(run)])
+    assert found in (["ALREADY_RUNNING", "COMPLETED"], ["COMPLETED", "COMPLETED"])
+    with lab.store.session() as session:
+        sessions = len(session.scalars(select(BacktestSession)).all())
+    assert sessions == found.count("COMPLETED")
+
+
+def test_costs_that_change_inside_the_range_refuse(lab: LabContext, pulled: Pull, make_bot: MakeBot) -> None:
+    pulled()
+    make_bot("dated")
+    with lab.store.session() as session:
+        session.add(
+            InstrumentCost(
+                symbol="MES",
+                effective_from=date(2024, 1, 10),
+                commission_per_side=5,
+                fees_per_side=1,
+                slippage_ticks=1,
+                source="test",
+            )
+        )
+    outcome = _one(lab, "dated")
+    assert outcome.reason is not None
+    assert outcome.reason.code is ReasonCode.COSTS_CHANGE_IN_RANGE
+    assert outcome.metadata["promotion_decision"]["decision"] == "REFUSE"
 
 
 def test_status_counts_what_left_what_was_recorded_and_what_arrived(
@@ -293,6 +437,13 @@ def test_a_call_that_had_to_be_repeated_is_counted_and_the_evidence_cites_its_an
         with lab.store.session() as session:
             failed = session.scalars(select(ProviderRequest).where(ProviderRequest.success.is_(False))).one()
         assert (failed.error_code, failed.endpoint) == ("UPSTREAM_5XX", "timeseries.get_range")
+        judge_series(lab, outcome.snapshot.snapshot_id)
+        create_bot(lab, NewBot("scored", "MES", "ma_cross", {}, 2_500_000, symbol="MES.c.0"))
+        scored = _one(lab, "scored").judgement.score
+    reliability = next(part for part in scored.subscores if part.name == "data_reliability")
+    assert reliability.evidence["requests"] == {"total": len(outcome.request_ids) + 1, "failed": 1, "unknown": 0}
+    assert reliability.value is not None
+    assert reliability.value < 1
 
 
 def test_a_verdict_under_another_policy_does_not_count(

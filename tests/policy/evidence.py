@@ -48,6 +48,7 @@ GOOD = PromotionEvidence(
     to_stage=Stage.PAPER,
     capital_cents=CAPITAL_CENTS,
     post_reset=True,
+    snapshot_current=True,
     ids=IDS,
 )
 

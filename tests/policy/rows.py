@@ -213,6 +213,7 @@ def add_cycle(
             to_stage=Stage.PAPER,
             capital_cents=bot.capital_cents,
             post_reset=True,
+            snapshot_current=True,
             ids=ids,
             refusal=refusal,
         ),

@@ -48,7 +48,7 @@ def test_the_whole_bundle_of_a_refused_bot(store: Store) -> None:
     assert bundle["requests_cited"] == 1
     assert bundle["trace_ids"]["session"] == bundle["trace_ids"]["decision"] == cycle.trace_id
     text_of_it = said(bundle)
-    assert "Not promoted from LAB to PAPER: 2 of the 17 gates of gates-v1 did not pass." in text_of_it
+    assert "Not promoted from LAB to PAPER: 2 of the 18 gates of gates-v1 did not pass." in text_of_it
     assert "max_drawdown: FAIL MAX_DRAWDOWN_EXCEEDED: the drawdown is 21.0081 % of the capital" in text_of_it
     assert "broker_for_paper: FAIL BROKER_REQUIRED_FOR_PAPER" in text_of_it
     assert "simulated bars" in text_of_it
@@ -133,7 +133,7 @@ def test_a_promoted_bot(store: Store) -> None:
     bundle = explain(store, "ready")
     assert bundle["stage"] == "PAPER"
     assert [event["decision_id"] for event in bundle["stage_events"]] == [str(cycle.decision_id)]
-    assert "Promoted from LAB to PAPER: all 17 gates of gates-v1 passed." in said(bundle)
+    assert "Promoted from LAB to PAPER: all 18 gates of gates-v1 passed." in said(bundle)
     assert bundle["next_steps"] == ["Nothing: watch ready in PAPER."]
 
 
@@ -159,7 +159,7 @@ def test_a_decision_that_was_changed_is_called_out(store: Store) -> None:
 def test_a_running_job_is_shown(store: Store) -> None:
     bot_id = add_bot(store, "busy")
     with store.session() as session:
-        job = create_job(session, JobType.BACKTEST, trace_id=new_trace_id(), now=NOW, bot_id=bot_id)
+        job = create_job(session, JobType.BACKTEST, trace_id=new_trace_id(), bot_id=bot_id)
         move_job(session, job, JobStatus.RUNNING, now=NOW)
     assert "A BACKTEST job is RUNNING since 2026-01-05 12:00" in said(explain(store, "busy"))
 
