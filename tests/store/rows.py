@@ -23,7 +23,9 @@ FIXED: dict[str, dict[str, Any]] = {
     "bot_jobs": {"status": "QUEUED"},
     "backtest_sessions": {"status": "COMPLETED", "reason": None},
     "quality_verdicts": {"status": "PASS"},
-    "promotion_decisions": {"decision": "REFUSE"},
+    "promotion_decisions": {"decision": "PROMOTE", "from_stage": "LAB", "to_stage": "PAPER"},
+    "bot_stage_events": {"from_stage": "LAB", "to_stage": "PAPER"},
+    "job_run_events": {"from_status": None, "to_status": "QUEUED"},
     "environment_stamp": {"id": 1, "env": "sandbox"},
 }
 _VALUES: dict[type, Any] = {
@@ -32,7 +34,10 @@ _VALUES: dict[type, Any] = {
 
 
 def fill(connection: Connection, **overrides: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Insert one row into every table that has none and return the rows by table name."""
+    """Insert one row into every table that has none and return the rows by table name.
+
+    The job is QUEUED. The bot begins in LAB and moves to PAPER, which is what its decision and its event say.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for table in Base.metadata.sorted_tables:
         if table.name == "environment_stamp" and connection.execute(table.select()).first():
@@ -52,6 +57,7 @@ def fill(connection: Connection, **overrides: dict[str, Any]) -> dict[str, dict[
         # a JSONB None must be SQL NULL, so absent
         connection.execute(insert(table).values({name: value for name, value in row.items() if value is not None}))
         rows[table.name] = row
+    connection.execute(text("UPDATE blaid.bots SET stage = 'PAPER'"))
     return rows
 
 

@@ -161,20 +161,25 @@ def test_sandbox_key_is_private_and_has_the_right_form(settings: Settings) -> No
     assert len(key.read_text().strip()) == 32
 
 
+REQUEST = (
+    "INSERT INTO provider_requests (id, trace_id, category, provider, endpoint, attempt, request_fingerprint, params, "
+    "simulated) VALUES (:i, 't', 'market_data', 'p', 'e', 1, 'f', '{}', true)"
+)
+
+
 def test_session_commits_or_leaves_nothing(store: Store) -> None:
-    insert = "INSERT INTO bot_jobs (id, job_type, status, trace_id) VALUES (gen_random_uuid(), 'SCAN', 'QUEUED', 't')"
     with store.session() as session:
-        session.execute(text(insert))
+        session.execute(text(REQUEST), {"i": new_id()})
 
     def insert_and_fail() -> None:
         with store.session() as session:
-            session.execute(text(insert))
+            session.execute(text(REQUEST), {"i": new_id()})
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         insert_and_fail()
     with store.session() as session:
-        assert session.execute(text("SELECT count(*) FROM bot_jobs")).scalar_one() == 1
+        assert session.execute(text("SELECT count(*) FROM provider_requests")).scalar_one() == 1
 
 
 def test_terminated_connection_is_a_dependency_down_and_the_next_session_works(store: Store) -> None:
@@ -186,14 +191,12 @@ def test_terminated_connection_is_a_dependency_down_and_the_next_session_works(s
 
 
 def test_lost_race_is_retry_later(store: Store) -> None:
-    statement = text("INSERT INTO bot_jobs (id, job_type, status, trace_id) VALUES (:i, 'SCAN', 'QUEUED', 't')")
-
     def look_then_insert(meanwhile: Callable[[], None]) -> None:
         with store.session() as session:
             session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
-            session.execute(text("SELECT count(*) FROM bot_jobs"))
+            session.execute(text("SELECT count(*) FROM provider_requests"))
             meanwhile()
-            session.execute(statement, {"i": new_id()})
+            session.execute(text(REQUEST), {"i": new_id()})
 
     with pytest.raises(RetryLater):
         look_then_insert(meanwhile=lambda: look_then_insert(meanwhile=lambda: None))

@@ -56,10 +56,21 @@ def downgrade() -> None:
     op.execute("DROP VIEW blaid.market_data_requests")
     for table in TABLES_IN_ORDER_OF_REMOVAL:
         op.drop_table(table, schema="blaid")
-    for function in ("refuse_change", "check_job_move", "check_stage_move", "check_request_outcome"):
-        op.execute(f"DROP FUNCTION blaid.{function}()")
+    for function in FUNCTIONS:
+        op.execute(f"DROP FUNCTION blaid.{function}")
 
 
+FUNCTIONS = (
+    "refuse_change",
+    "check_job_move",
+    "check_stage_move",
+    "check_request_outcome",
+    "require_stage_event",
+    "require_stage_move",
+    "require_job_event",
+    "require_job_move",
+    "written_here",
+)
 TABLES_IN_ORDER_OF_REMOVAL = (
     "bot_stage_events",
     "promotion_decisions",
