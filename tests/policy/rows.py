@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from blaid_pipelines.backtest.metrics import from_trades
 from blaid_pipelines.ids import fingerprint, new_id, new_trace_id
@@ -13,7 +16,8 @@ from blaid_pipelines.policy.autonomy import AutonomyEvidence, RequestOutcomes, s
 from blaid_pipelines.policy.gates import EvidenceIds, PromotionEvidence
 from blaid_pipelines.policy.load import load_policy
 from blaid_pipelines.policy.model import STAGE_LADDER, Stage
-from blaid_pipelines.policy.promotion import decide
+from blaid_pipelines.policy.promotion import HASHED_COLUMNS, decide, decision_hash_of
+from blaid_pipelines.policy.stages import move_stage
 from blaid_pipelines.reasons import Reason
 from blaid_pipelines.settings import Environment
 from blaid_pipelines.store.database import Store
@@ -88,7 +92,10 @@ class Cycle:
 
 
 def add_bot(store: Store, name: str, stage: Stage = Stage.LAB, capital_cents: int = 1_000_000) -> UUID:
-    """A bot that climbed to ``stage`` step by step, as the database demands."""
+    """A bot that climbed to ``stage`` step by step, each on a decision of its own and with its event.
+
+    No gate set judges moves above PAPER yet: those decisions are copies of the real one for LAB to PAPER.
+    """
     with store.session() as session:
         bot = Bot(
             id=new_id(),
@@ -103,10 +110,26 @@ def add_bot(store: Store, name: str, stage: Stage = Stage.LAB, capital_cents: in
             contracts=1,
         )
         session.add(bot)
-        for step in STAGE_LADDER[1 : STAGE_LADDER.index(stage) + 1]:
-            session.flush()
-            bot.stage = step.value
+    if stage is not Stage.LAB:
+        cycle = add_cycle(store, bot.id, good_ledger(), brokers=["ironbeam"])
+        for begin, end in pairwise(STAGE_LADDER[: STAGE_LADDER.index(stage) + 1]):
+            with store.session() as session:
+                decision_id = _decision_like(session, cycle.decision_id, begin, end)
+                move_stage(session, bot.id, end, actor="test", trace_id=cycle.trace_id, decision_id=decision_id)
     return bot.id
+
+
+def _decision_like(session: Session, decision_id: UUID, begin: Stage, end: Stage) -> UUID:
+    """The id of this decision or of a copy of it that promotes its bot from ``begin`` to ``end``."""
+    known = session.get_one(PromotionDecision, decision_id)
+    if (known.from_stage, known.to_stage) == (begin.value, end.value):
+        return known.id
+    columns = {name: getattr(known, name) for name in HASHED_COLUMNS}
+    columns |= {"from_stage": begin.value, "to_stage": end.value}
+    copy = PromotionDecision(id=new_id(), **columns, decision_hash=decision_hash_of(columns))
+    session.add(copy)
+    session.flush()
+    return copy.id
 
 
 def add_bars(store: Store, status: str | None = "PASS", reasons: list[Any] | None = None) -> tuple[str, UUID, UUID]:
