@@ -161,18 +161,27 @@ def reproduce(ctx: click.Context, session: str, as_json: bool) -> None:
 @click.command()
 @click.argument("name")
 @json_option
-def explain(name: str, as_json: bool) -> None:
-    """Show why the bot called NAME is or is not promoted: gates, score, diagnostics, data, requests, trace ids."""
+@click.pass_context
+def explain(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show why the bot called NAME is or is not promoted: gates, score, diagnostics, data, requests, trace ids.
+
+    Exits 1 when the stored decision does not match its own hash: it was changed, and nothing it says counts.
+    """
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.explain import explain as build
     from blaid_pipelines.settings import load_settings
 
     with open_lab(load_settings()) as lab:
         bundle = build(lab.store, name)
+    tampered = bundle["decision_hash_valid"] is False
     if as_json:
         print_json(bundle)
-        return
-    _print_bundle(bundle)
+    else:
+        if tampered:
+            click.echo("THE DECISION'S ROW DOES NOT MATCH ITS OWN HASH: it was changed. Do not rely on what follows.")
+        _print_bundle(bundle)
+    if tampered:
+        ctx.exit(DIFFERENT)
 
 
 def _shown(value: Any) -> Any:

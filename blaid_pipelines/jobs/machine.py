@@ -7,7 +7,6 @@ one whose process is gone is ended by :func:`end_dead_jobs`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -20,6 +19,9 @@ from blaid_pipelines.ids import new_id
 from blaid_pipelines.jobs.liveness import is_abandoned
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 from blaid_pipelines.store.tables import BotJob, JobRunEvent
+
+# A job without a claim that gave no sign for so long is dead; every job of this version has a claim.
+DEAD_AFTER = timedelta(hours=1)
 
 
 class JobType(StrEnum):
@@ -113,15 +115,12 @@ def move_job(session: Session, job: BotJob, to: JobStatus, *, now: datetime, rea
     )
 
 
-def end_dead_jobs(
-    session: Session, *, now: datetime, silent_for: timedelta, bots: Sequence[UUID] | None = None
-) -> list[BotJob]:
+def end_dead_jobs(session: Session, *, now: datetime, silent_for: timedelta = DEAD_AFTER) -> list[BotJob]:
     """End every open job whose process is gone, with HEARTBEAT_TIMEOUT, and return them.
 
     RUNNING becomes TIMEOUT; a QUEUED job that never began becomes FAILED. A job with a claim is dead as soon as nobody
     holds the claim, and alive while somebody does, however long it takes; one without a claim is dead after
-    ``silent_for`` without a sign. ``bots`` narrows the look to jobs of these bots. Jobs that another process is moving
-    are left to it.
+    ``silent_for`` without a sign. Jobs that another process is moving are left to it.
     """
     query = (
         select(BotJob)
@@ -129,8 +128,6 @@ def end_dead_jobs(
         .order_by(BotJob.created_at, BotJob.id)
         .with_for_update(skip_locked=True)
     )
-    if bots is not None:
-        query = query.where(BotJob.bot_id.in_(bots))
     abandoned: dict[int, bool] = {}
     ended = []
     for job in session.scalars(query):

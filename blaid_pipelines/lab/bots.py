@@ -18,8 +18,8 @@ from blaid_pipelines.market.instruments import get_instrument, instrument_root, 
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from blaid_pipelines.store.tables import Bot, BotJob
 
-# A job without a claim that gave no sign for so long is dead; every job of this version has a claim.
-DEAD_AFTER = timedelta(hours=1)
+# Far above any account, far below what a 64-bit number of cents or a float of dollars can no longer hold exactly.
+MOST_CAPITAL_CENTS = 100_000_000_000
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 
@@ -111,6 +111,15 @@ def _problems(lab: LabContext, new: NewBot, root: str, symbol: str | None, low: 
                 {"contracts": new.contracts, "min_qty": low, "max_qty": high},
             )
         )
+    if new.capital_cents > MOST_CAPITAL_CENTS:
+        problems.append(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"a capital of {new.capital_cents / 100:,.2f} USD is more than one bot may have",
+                f"Give it at most {MOST_CAPITAL_CENTS / 100:,.0f} USD.",
+                {"most_usd": MOST_CAPITAL_CENTS / 100},
+            )
+        )
     margin = margins_on(lab.store, root, lab.clock().date())
     needed_cents = margin.initial_cents * new.contracts
     if new.capital_cents < needed_cents:
@@ -175,7 +184,7 @@ def due_bots(lab: LabContext, now: datetime, limit: int) -> list[str]:
         .limit(limit)
     )
     with lab.store.session() as session:
-        end_dead_jobs(session, now=now, silent_for=DEAD_AFTER)
+        end_dead_jobs(session, now=now)
         return list(session.scalars(query))
 
 

@@ -24,7 +24,7 @@ from blaid_pipelines.backtest.strategy import get_family
 from blaid_pipelines.ids import new_id, new_trace_id
 from blaid_pipelines.jobs.liveness import claim
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, end_dead_jobs, move_job
-from blaid_pipelines.lab.bots import DEAD_AFTER, find_bot
+from blaid_pipelines.lab.bots import find_bot
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.lab.evidence import check_evidence_in, check_proof_in
 from blaid_pipelines.lab.inputs import InputCache, find_snapshot, gather_inputs, load_arrays
@@ -98,7 +98,7 @@ def _begin(lab: LabContext, names: Sequence[str], run_id: str | None, key: int, 
     cohort, busy = [], []
     with lab.store.session() as session:
         bots = [find_bot(session, name) for name in names]
-        end_dead_jobs(session, now=now, silent_for=DEAD_AFTER, bots=[bot.id for bot in bots])
+        end_dead_jobs(session, now=now)
         for bot in bots:
             trace_id = new_trace_id()
             try:

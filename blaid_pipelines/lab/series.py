@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.jobs.liveness import claim
-from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
+from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, end_dead_jobs, move_job
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
 from blaid_pipelines.market.ingest import IngestRequest, ingest
@@ -176,6 +176,7 @@ def _under_claim(
 ) -> tuple[str, Result]:
     trace_id = new_trace_id()
     with lab.store.session() as session:
+        end_dead_jobs(session, now=lab.clock())
         job = create_job(session, job_type, trace_id=trace_id, dagster_run_id=dagster_run_id, claim_key=key)
         move_job(session, job, JobStatus.RUNNING, now=lab.clock())
         job_id = job.id
