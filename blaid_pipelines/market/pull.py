@@ -22,9 +22,10 @@ from blaid_pipelines.ids import sha256_hex
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn, from_ns, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
 from blaid_pipelines.market.lake import write_segment
-from blaid_pipelines.market.purchase import PROVIDER, Span, lock_number, price_spans, purchase_lock
+from blaid_pipelines.market.purchase import PROVIDER, lock_number, price_spans, purchase_lock
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot
+from blaid_pipelines.market.spans import Span, overlap, uncovered
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import LakeSegment, Snapshot
 
@@ -96,8 +97,8 @@ def pull(
     key = f"{PROVIDER}:{settings.databento_url}"
     with _series_lock(store, request, key):
         segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
-        missing = _uncovered(wanted, [_span(entry) for entry in segments])
-        reused = sum(1 for entry in segments if _overlap(_span(entry), wanted))
+        missing = uncovered(wanted, [_span(entry) for entry in segments])
+        reused = sum(1 for entry in segments if overlap(_span(entry), wanted))
         cost, pulled, request_ids = Decimal(0), 0, []
         if missing:
             from blaid_pipelines.providers.databento.client import DatabentoHistorical
@@ -190,23 +191,6 @@ def _intact(lake: Path, segment: LakeSegment) -> bool:
 
 def _span(segment: LakeSegment) -> Span:
     return to_ns(segment.range_start), to_ns(segment.range_end)
-
-
-def _overlap(left: Span, right: Span) -> bool:
-    return left[0] < right[1] and right[0] < left[1]
-
-
-def _uncovered(wanted: Span, covered: Sequence[Span]) -> list[Span]:
-    """The parts of ``wanted`` that no span of ``covered`` holds, in order."""
-    missing = []
-    cursor = wanted[0]
-    for left, right in sorted(span for span in covered if _overlap(span, wanted)):
-        if left > cursor:
-            missing.append((cursor, left))
-        cursor = max(cursor, right)
-    if cursor < wanted[1]:
-        missing.append((cursor, wanted[1]))
-    return missing
 
 
 def _pull_span(
@@ -319,7 +303,7 @@ def _snapshot(
         clipped = (max(left, wanted[0]), min(right, wanted[1]))
         if clipped[0] >= clipped[1]:
             continue
-        free = _uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
+        free = uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
         parts += [FilePart(segment.path, segment.file_sha256, start, end) for start, end in free]
         if free:
             used.append(segment)

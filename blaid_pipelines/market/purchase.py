@@ -18,6 +18,7 @@ from sqlalchemy.orm import aliased
 
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.market.bars import from_ns
+from blaid_pipelines.market.spans import Span
 from blaid_pipelines.reasons import Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import ProviderRequest
 
@@ -35,9 +36,6 @@ PURCHASE_WAIT_S = 900
 """Longest wait for another purchase to end."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
-
-Span = tuple[int, int]
-"""``[start, end)`` in nanoseconds UTC."""
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from blaid_pipelines.market.pull import PullRequest, PullResult, pull
 from blaid_pipelines.market.purchase import purchase_lock
 from blaid_pipelines.market.quality import judge
 from blaid_pipelines.market.snapshots import load_bars, resolve_snapshot
+from blaid_pipelines.market.spans import uncovered
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.providers.budget import DataBudget
@@ -303,7 +304,7 @@ def test_an_empty_answer_is_believed_on_a_weekend_and_not_on_a_working_day(gatew
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), max_size=6), st.integers(0, 20), st.integers(1, 10))
 def test_what_is_not_covered_is_exactly_what_is_missing(pieces: list[tuple[int, int]], start: int, length: int) -> None:
     covered = [(left, left + size) for left, size in pieces]
-    missing = pull_module._uncovered((start, start + length), covered)
+    missing = uncovered((start, start + length), covered)
     held = {point for left, right in covered for point in range(left, right)}
     wanted = [point for point in range(start, start + length) if point not in held]
     assert [point for left, right in missing for point in range(left, right)] == wanted
