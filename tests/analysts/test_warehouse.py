@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ import duckdb
 import pytest
 
 from assets.dbt_project import read_project
+from blaid_pipelines.lab.bots import NewBot, create_bot
+from blaid_pipelines.lab.context import open_lab
+from blaid_pipelines.lab.cycle import run_cohort
+from blaid_pipelines.lab.series import judge_series, pull_series
+from blaid_pipelines.lab.status import bot_statuses, deciding_gate
 from blaid_pipelines.lab.warehouse import (
     WarehouseBuild,
     built_at,
@@ -25,12 +30,15 @@ from blaid_pipelines.lab.warehouse import (
     open_build,
     publish,
 )
+from blaid_pipelines.market.pull import PullRequest
 from blaid_pipelines.reasons import ReasonCode, RetryLater, StopAndFix
+from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise
 from blaid_pipelines.settings import Settings, load_settings
 from blaid_pipelines.store.database import Store
 from resources.dbt import DbtOutcome, dbt_build
 from resources.launch import run_job_in_process
-from tests.analysts.world import EARNER_NET_CENTS, EARNER_PNL_CENTS, populate
+from tests.analysts.world import EARNER_NET_CENTS, EARNER_PNL_CENTS, GATES, populate
+from tests.sandbox.fixtures import StartGateway
 from tests.support import eventually
 
 NOW = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
@@ -80,7 +88,7 @@ class TestMarts:
         assert job.failed_checks == ()
         counts = {made.asset: made.metadata.get("dagster/row_count") for made in job.materialized}
         assert set(counts) == {*(model.name for model in read_project().models), "warehouse"}
-        assert (counts["fct_trades"], counts["promotion_evidence"], counts["gate_results"]) == (3, 3, 6)
+        assert (counts["fct_trades"], counts["promotion_evidence"], counts["gate_results"]) == (3, 5, 13)
         return current_warehouse(settings)
 
     def test_marts_are_right_to_the_cent(self, published: Path) -> None:
@@ -103,19 +111,29 @@ class TestMarts:
         broker, cost = "BROKER_REQUIRED_FOR_PAPER", Decimal("0.012345")
         assert evidence == {
             "earner": (
-                *("REFUSE", 2, 1, 1, 0, "broker", broker, 3, Decimal("55.57"), 55.0, "SUPERVISED"),
-                *("PASS", 1, 1, cost, None),
+                *("REFUSE", 3, 2, 1, 0, "broker_for_paper", broker, 3, Decimal("55.57"), 55.0, "SUPERVISED"),
+                *("PASS", 4, 4, cost, None),
             ),
             "quiet": (
-                *("REFUSE", 2, 0, 2, 0, "sessions", "TOO_FEW_SESSIONS", 0, Decimal("0.00"), 55.0, "SUPERVISED"),
-                *("PASS", 1, 1, cost, None),
+                *("REFUSE", 3, 1, 1, 1, "broker_for_paper", broker, 0, Decimal("0.00"), 55.0, "SUPERVISED"),
+                *("PASS", 4, 4, cost, None),
+            ),
+            "unpriced": (
+                *("REFUSE", 2, 1, 1, 0, "broker_for_paper", broker, 0, Decimal("0.00"), 55.0, "SUPERVISED"),
+                *("PASS", 4, 4, None, None),
             ),
             "barred": (
-                *("REFUSE", 2, 1, 0, 1, "sessions", "DATA_QUALITY_FAILED", None, None, None, None),
-                *("UNKNOWN", 0, 0, Decimal("0"), "DATA_QUALITY_FAILED"),
+                *("REFUSE", 3, 1, 2, 0, "backtest", "DATA_QUALITY_FAILED", None, None, 5.0, "LOCKED"),
+                *("FAIL", 2, 2, Decimal("0.5"), "DATA_QUALITY_FAILED"),
+            ),
+            "early": (
+                *("REFUSE", 2, 0, 0, 2, "quality", "DATA_QUALITY_UNKNOWN", None, None, 5.0, "LOCKED"),
+                *("UNKNOWN", 0, 0, Decimal("0"), "SNAPSHOT_MISSING"),
             ),
         }
-        assert rows(published, "select count(*) from marts.gate_results") == [(6,)]
+        shown = {name: deciding_gate(gates) for name, gates in GATES.items()}
+        assert {name: row[5:7] for name, row in evidence.items()} == shown
+        assert rows(published, "select count(*) from marts.gate_results") == [(13,)]
         documented = {
             f"{model.folder}.{model.name}": [column[:2] for column in model.columns] for model in read_project().models
         }
@@ -145,6 +163,64 @@ class TestMarts:
         assert job.failures[0].reason.numbers["not_successful"] == {"trades_sum_to_their_session": "fail"}
         assert job.materialized == ()
         assert current_warehouse(settings) == before
+
+
+def stored_usd(cost: float) -> Decimal:
+    """A cost as the request log keeps it: to the millionth of a dollar."""
+    return Decimal(str(cost)).quantize(Decimal("0.000001"), ROUND_HALF_UP)
+
+
+def test_the_marts_of_a_real_pull_and_cycle(settings: Settings, gateway: StartGateway) -> None:
+    """Nothing made by hand: two pulls of one series and one that the gate refuses, three bots, one build."""
+    hole = Defect("gap", int(datetime(2024, 3, 5, 15, tzinfo=UTC).timestamp()) * 10**9, 240)
+    recipes = [
+        Recipe(symbol, date(2024, 3, 1), date(2024, 3, 12), defects=defects)
+        for symbol, defects in (("MES.c.0", ()), ("M2K.c.0", (hole,)))
+    ]
+    world = gateway(series=[synthesise(recipe) for recipe in recipes]).settings
+    ends = {"MES.c.0": (7, 9), "M2K.c.0": (9,)}
+    bought: dict[str, Decimal] = {}
+    with open_lab(world) as lab:
+        for symbol, days in ends.items():
+            for end in days:
+                request = PullRequest(symbol, datetime(2024, 3, 4, tzinfo=UTC), datetime(2024, 3, end, tzinfo=UTC))
+                made = pull_series(lab, request)
+                bought[symbol] = bought.get(symbol, Decimal(0)) + stored_usd(made.metadata["cost_usd"])
+            judge_series(lab, made.snapshot.snapshot_id)
+        for name, symbol in (("a", "MES.c.0"), ("barred", "M2K.c.0"), ("early", "MNQ.c.0")):
+            create_bot(lab, NewBot(name, symbol.split(".")[0], "ma_cross", {}, 2_500_000, symbol=symbol))
+        run_cohort(lab, ["a", "barred", "early"])
+        statuses = {status.name: status for status in bot_statuses(lab)}
+        with open_build(world, NOW, "0123456789") as build:
+            outcome = build_with_dbt(world, lab.store, build)
+            assert outcome.returncode == 0, outcome.log_tail
+            found = rows(
+                build.database,
+                "select bot_name, first_failing_gate, first_failing_reason, quality_status, requests_cost_usd,"
+                " requests_cited - requests_proven, session_status, trades from marts.promotion_evidence",
+            )
+            purchases = rows(
+                build.database,
+                "select endpoint, count(*), count(cost_usd) from staging.stg_provider_requests group by all",
+            )
+    evidence = {row[0]: row[1:] for row in found}
+    assert {name: row[:2] for name, row in evidence.items()} == {
+        name: (status.first_failing_gate, status.reason) for name, status in statuses.items()
+    }
+    assert {name: row[2] for name, row in evidence.items()} == {"a": "PASS", "barred": "FAIL", "early": "UNKNOWN"}
+    assert {name: row[3] for name, row in evidence.items()} == {
+        "a": bought["MES.c.0"],
+        "barred": bought["M2K.c.0"],
+        "early": Decimal(0),
+    }
+    assert all(cost > 0 for cost in bought.values())
+    assert {row[4] for row in evidence.values()} == {0}
+    assert evidence["a"][5] == "COMPLETED"
+    assert evidence["a"][6] == statuses["a"].trades
+    # the shape that the hand-made rows copy: the price is on the quote, never on the purchase
+    shape = {endpoint: (count, priced) for endpoint, count, priced in purchases}
+    assert shape["metadata.get_cost"] == (3, 3)
+    assert shape["timeseries.get_range"] == (3, 0)
 
 
 def test_a_trade_file_that_is_gone_stops_the_export(settings: Settings, store: Store) -> None:
@@ -183,7 +259,7 @@ def test_a_build_that_fails_leaves_the_old_one(settings: Settings) -> None:
 
 KILLED_BUILD = """
 import sys, time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from blaid_pipelines.lab.warehouse import open_build
 from blaid_pipelines.settings import load_settings
 from tests.analysts.test_warehouse import write_version

@@ -1,21 +1,26 @@
 """A small, hand-made LAB on real Postgres and real files, with sums that a person can check.
 
-Three bots: ``earner`` with three trades and a refusal by its last gate, ``quiet`` with none, ``barred`` whose bars
-failed the quality gate and whose session has no snapshot.
+Every row is as the product writes it; ``test_the_marts_of_a_real_pull_and_cycle`` sees the same of a real one. The
+bots: ``earner`` with three trades and a refusal by its last gate, ``quiet`` with none, ``unpriced`` whose bars have no
+quote, ``barred`` whose bars failed the quality gate, and ``early`` whose series was never pulled.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
+from sqlalchemy.orm import Session
 
 from blaid_pipelines.backtest.ledger import TRADE_SCHEMA
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.lab.results import IDENTITY, result_path, write_result
+from blaid_pipelines.policy.gates import GateResult, GateStatus
+from blaid_pipelines.reasons import Reason, ReasonCode
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import (
     AutonomyScore,
@@ -29,27 +34,47 @@ from blaid_pipelines.store.tables import (
 
 NOW = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
 TRACE = "0123456789abcdef0123456789abcdef"
-REQUEST_ID = UUID("01900000-0000-7000-8000-000000000001")
-SNAPSHOT = "snap-mes"
+BASE = NOW - timedelta(days=4)  # where the pulled ranges begin
+# Quotes of the ranges that a snapshot was pulled in.
+QUOTES_USD = {
+    "snap-mes": (Decimal("0.010000"), Decimal("0.002345")),
+    "snap-m2k": (Decimal("0.5"),),
+    "snap-mnq": (Decimal("0.25"), None),
+}
 EARNER_PNL_CENTS = (12_345, -6_789, 1)  # nets of its three trades
 EARNER_NET_CENTS = 5_557
+SNAPSHOTS = {"earner": "snap-mes", "quiet": "snap-mes", "barred": "snap-m2k", "unpriced": "snap-mnq"}
+PULLED = {"snap-mes": "MES.c.0", "snap-m2k": "M2K.c.0", "snap-mnq": "MNQ.c.0"}
 
-Gates = list[dict[str, object]]
+
+def reason(code: ReasonCode) -> Reason:
+    """A reason of few words."""
+    return Reason(code, f"no: {code.value}", "do something", {"seen": 1})
 
 
-def gate(name: str, status: str, code: str | None = None) -> dict[str, object]:
-    """One gate as ``policy.gates`` stores it."""
-    reason = None if code is None else {"code": code, "message": f"{name} says no", "suggested_fix": "", "numbers": {}}
-    return {
-        "name": name,
-        "status": status,
-        "input": 1.5,
-        "comparison": ">=",
-        "threshold": 1.15,
-        "code": code,
-        "reason": reason,
-        "note": None,
-    }
+def gate(name: str, status: str, code: ReasonCode | None = None) -> dict[str, Any]:
+    """One gate as the product stores it."""
+    why = None if code is None else reason(code)
+    return GateResult(name, GateStatus(status), None if status == "UNKNOWN" else 1.5, 1.15, ">=", why).as_json()
+
+
+QUALITY, BROKER = ReasonCode.DATA_QUALITY_FAILED, ReasonCode.BROKER_REQUIRED_FOR_PAPER
+GATES = {
+    "earner": [gate("min_sessions", "PASS"), gate("quality", "PASS"), gate("broker_for_paper", "FAIL", BROKER)],
+    # what cannot be evaluated comes before what failed, and is not what decides
+    "quiet": [
+        gate("min_win_rate", "UNKNOWN", ReasonCode.EVIDENCE_MISSING),
+        gate("quality", "PASS"),
+        gate("broker_for_paper", "FAIL", BROKER),
+    ],
+    "unpriced": [gate("min_sessions", "PASS"), gate("broker_for_paper", "FAIL", BROKER)],
+    "barred": [gate("backtest", "FAIL", QUALITY), gate("quality", "FAIL", QUALITY), gate("stage_eligible", "PASS")],
+    "early": [
+        gate("quality", "UNKNOWN", ReasonCode.DATA_QUALITY_UNKNOWN),
+        gate("reproducible", "UNKNOWN", ReasonCode.EVIDENCE_MISSING),
+    ],
+}
+REFUSALS = {"barred": reason(QUALITY), "early": reason(ReasonCode.SNAPSHOT_MISSING)}
 
 
 def trades_table(nets_cents: tuple[int, ...]) -> pa.Table:
@@ -86,50 +111,43 @@ def trades_table(nets_cents: tuple[int, ...]) -> pa.Table:
 
 def populate(store: Store, lake: Path, *, session_net_cents: int = EARNER_NET_CENTS) -> dict[str, UUID]:
     """Fill an empty LAB; returns the session id of each bot. A wrong ``session_net_cents`` makes the sums disagree."""
-    verdict_id = new_id()
-    bots = {name: _bot(name) for name in ("earner", "quiet", "barred")}
+    bots = {name: _bot(name) for name in GATES}
     sessions = {name: new_id() for name in bots}
+    cited = {snapshot_id: _pull(store, symbol, QUOTES_USD[snapshot_id]) for snapshot_id, symbol in PULLED.items()}
     with store.session() as session:
-        session.add_all([_request(), _snapshot(), *bots.values()])
+        session.add_all([_snapshot(snapshot_id, symbol, cited[snapshot_id]) for snapshot_id, symbol in PULLED.items()])
+        session.add_all(bots.values())
         session.flush()
-        session.add(
-            QualityVerdict(
-                id=verdict_id,
-                snapshot_id=SNAPSHOT,
-                content_hash="c" * 64,
-                status="PASS",
-                policy_hash="p" * 64,
-                suite_version="1",
-                checks=[],
-                reasons=[],
-                trace_id=TRACE,
-            )
-        )
+        verdicts = {name: _verdict(name, "FAIL" if name == "snap-m2k" else "PASS") for name in PULLED}
+        session.add_all(verdicts.values())
         session.flush()
         for name, bot in bots.items():
-            nets = {"earner": EARNER_PNL_CENTS, "quiet": ()}.get(name)
-            row = _session(bot, sessions[name], nets, verdict_id)
+            snapshot_id = SNAPSHOTS.get(name)
+            request_ids = [] if snapshot_id is None else [str(value) for value in cited[snapshot_id]]
+            row = _session(bot, sessions[name], snapshot_id, request_ids)
+            row.verdict_id = None if snapshot_id is None else verdicts[snapshot_id].id
+            if name in REFUSALS:
+                row.reason = REFUSALS[name].as_dict()
+            else:
+                nets = EARNER_PNL_CENTS if name == "earner" else ()
+                _complete(row, nets)
+                identity = dict.fromkeys(IDENTITY, "x") | {"session_id": str(row.id), "bot_id": str(bot.id)}
+                write_result(lake, result_path("trades", bot.id, row.id), trades_table(nets), identity)
             if name == "earner":
                 row.net_pnl_cents = session_net_cents
             session.add(row)
             session.flush()
-            if nets is not None:
-                write_result(
-                    lake,
-                    result_path("trades", bot.id, sessions[name]),
-                    trades_table(nets),
-                    {**dict.fromkeys(IDENTITY, "x"), "session_id": str(sessions[name]), "bot_id": str(bot.id)},
-                )
-            _judge(session, name, bot, sessions[name])
+            _judge(session, bot, row)
     return sessions
 
 
 def _bot(name: str) -> Bot:
+    instrument = PULLED[SNAPSHOTS.get(name, "snap-mes")].split(".")[0]
     return Bot(
         id=new_id(),
         name=name,
-        instrument="MES",
-        symbol="MES.c.0",
+        instrument=instrument,
+        symbol=f"{instrument}.c.0",
         schema="ohlcv-1m",
         strategy_family="ma_cross",
         params={"fast": 5},
@@ -139,54 +157,109 @@ def _bot(name: str) -> Bot:
     )
 
 
-def _request() -> ProviderRequest:
+def _pull(store: Store, symbol: str, quotes_usd: tuple[Decimal | None, ...]) -> list[UUID]:
+    """The requests of one pull, range by range in days: all quotes first, then per range a resolution and the bars.
+
+    A quote carries the cost, a purchase never does. The first quote failed and was asked for again, and one range was
+    quoted and not bought; another trace asked for the same ranges and found them dearer. A range whose quote is None
+    was bought without one. Returns the ids that a snapshot cites.
+    """
+    ranges = [(BASE + timedelta(days=day), BASE + timedelta(days=day + 1)) for day in range(len(quotes_usd))]
+    unbought = (BASE + timedelta(days=9), BASE + timedelta(days=10))
+    rows = [_request(symbol, "metadata.get_cost", ranges[0], success=False)]
+    for span, quote in zip([*ranges, unbought], [*quotes_usd, Decimal(7)], strict=True):
+        if quote is not None:
+            rows.append(_request(symbol, "metadata.get_cost", span, cost_usd=quote))
+    answers = []
+    for span in ranges:
+        answers.append(_request(symbol, "symbology.resolve", span, schema=None))
+        answers.append(_request(symbol, "timeseries.get_range", span, bar_count=3))
+    other = [_request(symbol, "metadata.get_cost", span, trace_id="f" * 32, cost_usd=Decimal(9)) for span in ranges]
+    with store.session() as session:
+        for number, row in enumerate([*rows, *answers, *other]):
+            row.created_at = row.completed_at = NOW + timedelta(seconds=number)
+            session.add(row)
+    return [row.id for row in answers]
+
+
+def _request(
+    symbol: str,
+    endpoint: str,
+    span: tuple[datetime, datetime],
+    *,
+    trace_id: str = TRACE,
+    schema: str | None = "ohlcv-1m",
+    success: bool = True,
+    cost_usd: Decimal | None = None,
+    bar_count: int | None = None,
+) -> ProviderRequest:
     return ProviderRequest(
-        id=REQUEST_ID,
-        trace_id=TRACE,
+        id=new_id(),
+        trace_id=trace_id,
+        stage="LAB",
         category="market_data",
         provider="databento",
-        endpoint="timeseries.get_range",
+        endpoint=endpoint,
         request_fingerprint="f" * 64,
-        params={"symbol": "MES.c.0"},
+        params={"symbols": [symbol]},
         simulated=True,
-        symbol="MES.c.0",
-        schema="ohlcv-1m",
-        completed_at=NOW,
-        success=True,
+        symbol=symbol,
+        schema=schema,
+        start_ts=span[0],
+        end_ts=span[1],
+        success=success,
         latency_ms=12,
-        bar_count=3,
-        cost_usd=Decimal("0.012345"),
+        http_status=200 if success else 500,
+        error_code=None if success else "UPSTREAM_5XX",
+        bar_count=bar_count,
+        cost_usd=cost_usd,
     )
 
 
-def _snapshot() -> Snapshot:
+def _snapshot(snapshot_id: str, symbol: str, request_ids: list[UUID]) -> Snapshot:
     return Snapshot(
-        snapshot_id=SNAPSHOT,
+        snapshot_id=snapshot_id,
         content_hash="c" * 64,
         dataset="GLBX.MDP3",
         schema="ohlcv-1m",
-        symbol="MES.c.0",
-        instrument="MES",
-        range_start=NOW - timedelta(days=1),
-        range_end=NOW,
+        symbol=symbol,
+        instrument=symbol.split(".")[0],
+        range_start=BASE,
+        range_end=BASE + timedelta(days=2),
         bar_count=3,
         files=[],
         contracts=["MESU4"],
-        provenance={"source": "databento", "request_ids": [str(REQUEST_ID)]},
+        provenance={"source": "databento", "request_ids": [str(value) for value in request_ids]},
         simulated=True,
         trace_id=TRACE,
     )
 
 
-def _session(bot: Bot, session_id: UUID, nets: tuple[int, ...] | None, verdict_id: UUID) -> BacktestSession:
-    row = BacktestSession(
+def _verdict(snapshot_id: str, status: str) -> QualityVerdict:
+    return QualityVerdict(
+        id=new_id(),
+        snapshot_id=snapshot_id,
+        content_hash="c" * 64,
+        status=status,
+        policy_hash="p" * 64,
+        suite_version="1",
+        checks=[],
+        reasons=[] if status == "PASS" else [reason(ReasonCode.SESSION_GAP).as_dict()],
+        trace_id=TRACE,
+    )
+
+
+def _session(bot: Bot, session_id: UUID, snapshot_id: str | None, request_ids: list[str]) -> BacktestSession:
+    return BacktestSession(
         id=session_id,
         bot_id=bot.id,
         trace_id=TRACE,
-        status="REFUSED" if nets is None else "COMPLETED",
-        instrument="MES",
-        symbol="MES.c.0",
-        request_ids=[],
+        status="REFUSED",
+        instrument=bot.instrument,
+        symbol=bot.symbol,
+        snapshot_id=snapshot_id,
+        content_hash=None if snapshot_id is None else "c" * 64,
+        request_ids=request_ids,
         strategy_family=bot.strategy_family,
         strategy_hash="s" * 64,
         params=dict(bot.params),
@@ -196,46 +269,37 @@ def _session(bot: Bot, session_id: UUID, nets: tuple[int, ...] | None, verdict_i
         spec={},
         capital_cents=bot.capital_cents,
     )
-    if nets is None:
-        row.reason = {"code": "DATA_QUALITY_FAILED", "message": "no", "suggested_fix": "", "numbers": {}}
-        return row
-    row.snapshot_id, row.content_hash, row.verdict_id = SNAPSHOT, "c" * 64, verdict_id
-    row.request_ids = [str(REQUEST_ID)]
+
+
+def _complete(row: BacktestSession, nets: tuple[int, ...]) -> None:
+    row.status = "COMPLETED"
     row.trades, row.net_pnl_cents, row.max_drawdown_pct = len(nets), sum(nets), 0.5
     row.metrics = {"win_rate_pct": 66.6, "profit_factor": 1.8186 if nets else None, "psr0": 0.97}
     row.result_hash = "r" * 64
-    row.trades_path = result_path("trades", bot.id, session_id)
-    return row
+    row.trades_path = result_path("trades", row.bot_id, row.id)
 
 
-def _judge(session: object, name: str, bot: Bot, session_id: UUID) -> None:
-    score_id = new_id() if name != "barred" else None
-    if score_id is not None:
-        session.add(  # type: ignore[attr-defined]
-            AutonomyScore(
-                id=score_id,
-                bot_id=bot.id,
-                session_id=session_id,
-                trace_id=TRACE,
-                score=55.0,
-                tier="SUPERVISED",
-                subscores=[],
-                blockers=["supervisor_trust"],
-                policy_hash="p" * 64,
-            )
-        )
-        session.flush()  # type: ignore[attr-defined]
-    gates = {
-        "earner": [gate("sessions", "PASS"), gate("broker", "FAIL", "BROKER_REQUIRED_FOR_PAPER")],
-        "quiet": [gate("sessions", "FAIL", "TOO_FEW_SESSIONS"), gate("broker", "FAIL", "BROKER_REQUIRED_FOR_PAPER")],
-        "barred": [gate("sessions", "UNKNOWN", "DATA_QUALITY_FAILED"), gate("broker", "PASS")],
-    }[name]
-    session.add(  # type: ignore[attr-defined]
+def _judge(session: Session, bot: Bot, row: BacktestSession) -> None:
+    scored = AutonomyScore(
+        id=new_id(),
+        bot_id=bot.id,
+        session_id=row.id,
+        trace_id=TRACE,
+        score=55.0 if row.metrics else 5.0,
+        tier="SUPERVISED" if row.metrics else "LOCKED",
+        subscores=[],
+        blockers=[reason(ReasonCode.EVIDENCE_MISSING).as_dict()],
+        policy_hash="p" * 64,
+    )
+    session.add(scored)
+    session.flush()
+    gates = GATES[bot.name]
+    session.add(
         PromotionDecision(
             id=new_id(),
             bot_id=bot.id,
-            session_id=session_id,
-            score_id=score_id,
+            session_id=row.id,
+            score_id=scored.id,
             trace_id=TRACE,
             from_stage="LAB",
             to_stage="PAPER",
@@ -243,13 +307,13 @@ def _judge(session: object, name: str, bot: Bot, session_id: UUID) -> None:
             gate_set="gates-v1",
             gates=gates,
             failing_gates=[entry["name"] for entry in gates if entry["status"] != "PASS"],
-            snapshot_id=None if name == "barred" else SNAPSHOT,
+            snapshot_id=row.snapshot_id,
             strategy_hash="s" * 64,
             policy_hash="p" * 64,
-            request_ids=[] if name == "barred" else [str(REQUEST_ID)],
+            request_ids=row.request_ids,
             decision_hash="d" * 64,
         )
     )
 
 
-__all__ = ["EARNER_NET_CENTS", "EARNER_PNL_CENTS", "NOW", "SNAPSHOT", "date", "populate"]
+__all__ = ["EARNER_NET_CENTS", "EARNER_PNL_CENTS", "GATES", "NOW", "populate"]

@@ -5,10 +5,40 @@ with gate_counts as (
         count(*) filter (where status = 'PASS') as gates_passed,
         count(*) filter (where status = 'FAIL') as gates_failed,
         count(*) filter (where status = 'UNKNOWN') as gates_unknown,
-        arg_min(gate_name, gate_number) filter (where status <> 'PASS') as first_failing_gate,
-        arg_min(reason_code, gate_number) filter (where status <> 'PASS') as first_failing_reason
+        any_value(status) filter (where gate_name = 'quality') as quality_status
     from {{ ref('gate_results') }}
     group by decision_id
+),
+
+-- As `blaid status` shows it: the first gate that failed, else the first that could not be evaluated.
+deciding_gates as (
+    select
+        decision_id,
+        gate_name,
+        reason_code
+    from {{ ref('gate_results') }}
+    where status <> 'PASS'
+    qualify row_number() over (partition by decision_id order by status = 'FAIL' desc, gate_number) = 1
+),
+
+-- The provider bills a purchase at the quote asked for just before it: another row of the same trace and range.
+purchases as (
+    select
+        bought.request_id,
+        coalesce(bought.cost_usd, arg_max(quotes.cost_usd, quotes.created_at)) as cost_usd
+    from {{ ref('stg_provider_requests') }} as bought
+    left join {{ ref('stg_provider_requests') }} as quotes
+        on
+            quotes.endpoint = 'metadata.get_cost'
+            and quotes.success
+            and quotes.provider = bought.provider
+            and quotes.trace_id = bought.trace_id
+            and quotes.series = bought.series
+            and quotes.bar_schema = bought.bar_schema
+            and quotes.start_ts = bought.start_ts
+            and quotes.end_ts = bought.end_ts
+    where bought.endpoint = 'timeseries.get_range'
+    group by bought.request_id, bought.cost_usd
 ),
 
 cited as (
@@ -23,9 +53,18 @@ proof as (
         cited.decision_id,
         count(*) as requests_cited,
         count(*) filter (where requests.success) as requests_proven,
-        coalesce(sum(requests.cost_usd), 0) as requests_cost_usd
+        -- Unknown rather than too low: no sum where a cited request has no row, or a purchase no price.
+        case
+            when
+                count(*) filter (
+                    where requests.request_id is null
+                    or (purchases.request_id is not null and purchases.cost_usd is null)
+                ) = 0
+                then coalesce(sum(purchases.cost_usd), 0)
+        end as requests_cost_usd
     from cited
     left join {{ ref('stg_provider_requests') }} as requests on requests.request_id = cited.request_id
+    left join purchases on purchases.request_id = cited.request_id
     group by cited.decision_id
 )
 
@@ -47,8 +86,8 @@ select
     coalesce(gate_counts.gates_passed, 0) as gates_passed,
     coalesce(gate_counts.gates_failed, 0) as gates_failed,
     coalesce(gate_counts.gates_unknown, 0) as gates_unknown,
-    gate_counts.first_failing_gate,
-    gate_counts.first_failing_reason,
+    deciding_gates.gate_name as first_failing_gate,
+    deciding_gates.reason_code as first_failing_reason,
     decisions.session_id,
     sessions.status as session_status,
     sessions.reason_code as session_reason,
@@ -65,10 +104,10 @@ select
     decisions.snapshot_id,
     snapshots.content_hash,
     snapshots.simulated,
-    coalesce(verdicts.status, 'UNKNOWN') as quality_status,
+    coalesce(verdicts.status, gate_counts.quality_status, 'UNKNOWN') as quality_status,
     coalesce(proof.requests_cited, 0) as requests_cited,
     coalesce(proof.requests_proven, 0) as requests_proven,
-    coalesce(proof.requests_cost_usd, 0) as requests_cost_usd,
+    case when proof.decision_id is null then 0 else proof.requests_cost_usd end as requests_cost_usd,
     decisions.strategy_hash,
     sessions.params_hash,
     decisions.policy_hash,
@@ -80,6 +119,7 @@ from {{ ref('stg_promotion_decisions') }} as decisions
 inner join {{ ref('stg_bots') }} as bots on bots.bot_id = decisions.bot_id
 inner join {{ ref('stg_backtest_sessions') }} as sessions on sessions.session_id = decisions.session_id
 left join gate_counts on gate_counts.decision_id = decisions.decision_id
+left join deciding_gates on deciding_gates.decision_id = decisions.decision_id
 left join proof on proof.decision_id = decisions.decision_id
 left join {{ ref('stg_autonomy_scores') }} as scores on scores.score_id = decisions.score_id
 left join {{ ref('stg_snapshots') }} as snapshots on snapshots.snapshot_id = decisions.snapshot_id
