@@ -150,6 +150,15 @@ def _socket(settings: Settings) -> Iterator[Check]:
             f"{server.data_dir} is incomplete",
             "Restore it from a backup, or move it away and run `blaid init`.",
         )
+    # Before the database is looked into: opening it starts the server again.
+    if server.created and embedded.Lease(server).server_lost():
+        yield Check(
+            "postgres process",
+            False,
+            "the embedded Postgres ended while processes were using it; this command starts it again",
+            f"Read {server.log_path} for why. Running processes connect again by themselves; what they did meanwhile "
+            "failed: run it again. Then run `blaid doctor` again.",
+        )
 
 
 def _policy(settings: Settings) -> Iterator[Check]:

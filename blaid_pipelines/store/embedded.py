@@ -403,6 +403,12 @@ class Lease:
         with probe:
             return not probe.try_acquire()
 
+    def server_lost(self) -> bool:
+        """True when processes use the server but it does not run: it ended by itself. The next user starts it."""
+        self._gate.acquire(timeout_s=2 * START_TIMEOUT_S)
+        with self._gate:  # nobody is starting or stopping it
+            return self.server.status() is None and self.others()
+
 
 def not_initialised(where: str) -> Reason:
     """The reason given when there is no installation at ``where``."""

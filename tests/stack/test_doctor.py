@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from blaid_pipelines.settings import Settings, load_settings
 from blaid_pipelines.stack.doctor import Check, examine, lock_differences
+from blaid_pipelines.store import embedded
+from blaid_pipelines.store.database import initialise
 from tests.stack.world import free_port
+from tests.support import eventually
 
 
 def in_database(statement: str) -> Callable[[Settings], None]:
@@ -78,6 +84,22 @@ def test_unreachable_database(installation: Settings, clean_environment: pytest.
     found = problems(load_settings())
     assert "DATABASE_UNAVAILABLE" in found["database"].message
     assert "planted" not in str(found)
+
+
+def test_lost_postgres_is_named_and_started_again(tmp_path: Path, clean_environment: pytest.MonkeyPatch) -> None:
+    settings = load_settings(BLAID_HOME=tmp_path / "home", BLAID_ENV="sandbox")
+    with initialise(settings):
+        running = embedded.EmbeddedServer(settings.home).status()
+        assert running is not None
+        assert "postgres process" not in problems(settings)
+        os.kill(running.pid, signal.SIGKILL)
+        eventually(lambda: embedded.EmbeddedServer(settings.home).status() is None)
+        lost = problems(settings)["postgres process"]
+        assert "ended while processes were using it" in lost.message
+        assert "postgres.log" in lost.suggested_fix
+        assert not {"postgres process", "database"} & set(problems(settings))
+    # stopped as it should be: nothing to tell
+    assert "postgres process" not in problems(settings)
 
 
 def test_port_in_use(installation: Settings) -> None:
