@@ -10,10 +10,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from blaid_pipelines import reasons as reasons_module
-from blaid_pipelines.reasons import BlaidError, Reason, ReasonCode, Refused, StopAndFix
+from blaid_pipelines.reasons import BlaidError, DependencyDown, Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,18 +65,26 @@ def run_job_in_process(
     """
     from dagster import DagsterInstance
 
+    from blaid_pipelines.jobs.liveness import claim
     from blaid_pipelines.store.database import dagster_environment, open_store
+    from resources.runs import CLAIM_TAG, end_dead_runs
 
-    with open_store(settings), _environment({**settings_environment(settings), **dagster_environment(settings)}):
+    with (
+        open_store(settings) as store,
+        _environment({**settings_environment(settings), **dagster_environment(settings)}),
+        lost_database(),
+        claim(store) as key,
+    ):
         from blaid_pipelines.definitions import defs
 
         with DagsterInstance.get() as instance:
+            end_dead_runs(instance, store, datetime.now(UTC))
             _register(instance, job_name, partition_key)
             result = defs.resolve_job_def(job_name).execute_in_process(
                 run_config={**(run_config or {}), "loggers": {"console": {"config": {"log_level": log_level}}}},
                 instance=instance,
                 partition_key=partition_key,
-                tags=dict(tags or {}),
+                tags={**(tags or {}), CLAIM_TAG: str(key)},
                 raise_on_error=False,
             )
     failed_checks = tuple(
@@ -87,6 +96,20 @@ def run_job_in_process(
     if not result.success and not failures:
         failures = (_run_failure(result.run_id),)
     return JobResult(result.success, result.run_id, failures, failed_checks, _materialized(result.all_events))
+
+
+@contextmanager
+def lost_database() -> Iterator[None]:
+    """Turn what Dagster's own storage raises when the server is gone into :class:`DependencyDown`."""
+    from dagster_postgres.utils import DagsterPostgresException
+
+    from blaid_pipelines.store.database import database_errors, unavailable
+
+    try:
+        with database_errors():
+            yield
+    except DagsterPostgresException as error:
+        raise DependencyDown(unavailable({"said": str(error).strip().splitlines()[0]})) from error
 
 
 def _materialized(events: Sequence[dg.DagsterEvent]) -> tuple[Materialized, ...]:

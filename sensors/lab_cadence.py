@@ -11,14 +11,7 @@ import dagster as dg
 from assets.jobs import LAB_CYCLE_JOB, lab_cycle
 from blaid_pipelines.ids import fingerprint
 from resources.lab import LabResource
-
-IN_PROGRESS = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
+from resources.runs import end_dead_runs, in_progress
 
 
 @dg.sensor(
@@ -40,9 +33,9 @@ def tick(context: dg.SensorEvaluationContext, lab: LabResource, now: datetime) -
     """What the sensor does at ``now``."""
     from blaid_pipelines.lab.bots import due_bots
 
-    running = context.instance.get_run_records(
-        dg.RunsFilter(job_name=LAB_CYCLE_JOB, statuses=IN_PROGRESS), limit=1, ascending=True
-    )
+    with lab.open() as opened:
+        end_dead_runs(context.instance, opened.store, now)
+    running = in_progress(context.instance, LAB_CYCLE_JOB)
     if running:
         run = running[0].dagster_run
         return dg.SkipReason(f"The cohort of run {run.run_id} is {run.status.value}; the next one waits for it.")

@@ -12,7 +12,7 @@ import sys
 import click
 
 from blaid_pipelines import __version__
-from blaid_pipelines.cli.output import report_error
+from blaid_pipelines.cli.output import report_error, unexpected
 from blaid_pipelines.reasons import BlaidError
 
 # name: (module:attribute, one line of help); the order is the order of the help page
@@ -79,6 +79,9 @@ def main(argv: list[str] | None = None) -> None:
     except BlaidError as error:
         report_error(error, as_json=as_json)
         code = error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: a defect of ours still ends typed, its stack in a file
+        report_error(unexpected(error), as_json=as_json)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

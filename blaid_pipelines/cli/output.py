@@ -6,8 +6,11 @@ Results go to standard output; progress, notes and errors go to standard error, 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,7 +20,7 @@ from uuid import UUID
 
 import click
 
-from blaid_pipelines.reasons import BlaidError, Reason
+from blaid_pipelines.reasons import BlaidError, Reason, ReasonCode, StopAndFix
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -84,6 +87,21 @@ def reason_lines(reason: Reason) -> list[str]:
     if reason.suggested_fix:
         lines.append(f"  Next: {reason.suggested_fix}")
     return lines
+
+
+def unexpected(error: Exception) -> BlaidError:
+    """A defect of ours as an error with a reason; its stack goes to a file that only the owner reads."""
+    handle, path = tempfile.mkstemp(prefix="blaid-error-", suffix=".log")
+    with os.fdopen(handle, "w") as log:
+        log.writelines(traceback.format_exception(error))
+    return StopAndFix(
+        Reason(
+            ReasonCode.JOB_FAILED,
+            f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}",
+            f"This is a defect of Blaid: report it with {path}.",
+            {"log": path},
+        )
+    )
 
 
 def report_error(error: BlaidError, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ one whose process is gone is ended by :func:`end_dead_jobs`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -153,3 +154,20 @@ def _end_dead(session: Session, job: BotJob, now: datetime, silent: timedelta) -
     )
     running = job.status == JobStatus.RUNNING
     move_job(session, job, JobStatus.TIMEOUT if running else JobStatus.FAILED, now=now, reason=reason)
+
+
+def dead_run_ids(session: Session, runs: Mapping[str, int | None], *, now: datetime) -> set[str]:
+    """Which of the given runs, by id, nobody works on any more; a run's value is the key of its own claim, if any.
+
+    A run is dead when its claim is abandoned, or when a job that it worked on ended for want of a sign of life. Dead
+    jobs are ended on the way.
+    """
+    end_dead_jobs(session, now=now)
+    dead = {run_id for run_id, key in runs.items() if key is not None and is_abandoned(session, key)}
+    ended = session.scalars(
+        select(BotJob.dagster_run_id).where(
+            BotJob.dagster_run_id.in_(list(runs)),
+            BotJob.reason["code"].astext == ReasonCode.HEARTBEAT_TIMEOUT.value,
+        )
+    )
+    return dead | {str(run_id) for run_id in ended}

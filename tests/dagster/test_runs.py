@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -20,9 +24,11 @@ from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import dagster_environment
-from blaid_pipelines.store.tables import Instrument, PromotionDecision, ProviderRequest
-from resources.launch import JobResult, run_job_in_process
+from blaid_pipelines.store.tables import BotJob, Instrument, PromotionDecision, ProviderRequest
+from resources.launch import JobResult, run_job_in_process, settings_environment
+from resources.runs import end_dead_runs
 from tests.sandbox.fixtures import StartGateway
+from tests.support import eventually
 
 DAYS = (date(2024, 3, 4), date(2024, 3, 9))
 
@@ -214,3 +220,35 @@ def test_instruments_are_held_against_the_provider_definitions(settings: Setting
     differs = run_job_in_process(world, "reference_data")
     assert differs.failed_checks == ("instruments:matches_definitions",)
     assert isinstance(differs.failures[0], Refused)
+
+
+def test_a_killed_run_holds_up_nobody(
+    settings: Settings, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = gateway(series=[synthesise(recipe("MES.c.0"))]).settings
+    code = (
+        "import os, signal\n"
+        "from blaid_pipelines.lab import series\n"
+        "from blaid_pipelines.settings import load_settings\n"
+        "from resources.commands import run_market_data\n"
+        "series.pull = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"run_market_data(load_settings(), 'MES.c.0', {{'source': 'pull', 'data_schema': 'ohlcv-1m',"
+        f" 'start': '{DAYS[0]}', 'end': '{DAYS[1]}'}})\n"
+    )
+    values = {name: value for name, value in settings_environment(world).items() if value is not None}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **values}, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+
+    with open_lab(world) as lab, instance_of(world, monkeypatch) as instance:
+        (left,) = instance.get_runs()
+        assert left.status is dg.DagsterRunStatus.STARTED
+        ended = eventually(lambda: end_dead_runs(instance, lab.store, datetime.now(UTC)), what="the claim is free")
+        assert ended == [left.run_id]
+        assert instance.get_run_by_id(left.run_id).status is dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+        assert end_dead_runs(instance, lab.store, datetime.now(UTC)) == []
+        with lab.store.session() as session:
+            job = session.scalars(select(BotJob)).one()
+            assert (job.status, job.job_type) == ("TIMEOUT", "DATA_PULL")
+    pull(world, "MES.c.0").raise_for_failure()

@@ -9,12 +9,12 @@ import dagster as dg
 import pytest
 
 from blaid_pipelines.definitions import defs
-from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, move_job
+from blaid_pipelines.jobs.machine import JobStatus, JobType, move_job
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import open_lab
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import Store
-from blaid_pipelines.store.tables import Bot
+from blaid_pipelines.store.tables import Bot, BotJob, JobRunEvent
 from resources.lab import LabResource
 from sensors.lab_cadence import tick
 
@@ -49,7 +49,13 @@ def make_bots(settings: Settings, *names: str) -> None:
 def add_job(store: Store, name: str, began: datetime, *, done: bool) -> None:
     with store.session() as session:
         bot = session.query(Bot).filter(Bot.name == name).one()
-        job = create_job(session, JobType.BACKTEST, trace_id="a" * 32, now=began, bot_id=bot.id)
+        trace_id = "a" * 32
+        job = BotJob(
+            bot_id=bot.id, job_type=JobType.BACKTEST, status=JobStatus.QUEUED, trace_id=trace_id, created_at=began
+        )
+        session.add(job)
+        session.flush()
+        session.add(JobRunEvent(job_id=job.id, to_status=JobStatus.QUEUED, trace_id=trace_id))
         move_job(session, job, JobStatus.RUNNING, now=began)
         if done:
             move_job(session, job, JobStatus.COMPLETED, now=began)
