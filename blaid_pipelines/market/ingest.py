@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-from sqlalchemy import select
-
-from blaid_pipelines.market.bars import Bars, bar_nanos, from_ns
+from blaid_pipelines.market.bars import Bars, bar_nanos
 from blaid_pipelines.market.files import FileBars, read_bar_file
 from blaid_pipelines.market.instruments import get_instrument, is_continuous, is_contract
 from blaid_pipelines.market.lake import write_segment
+from blaid_pipelines.market.segments import known_as_simulated, record_segments
 from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot, get_snapshot, snapshot_id_of
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
-from blaid_pipelines.store.tables import LakeSegment, ProviderRequest, Snapshot
+from blaid_pipelines.store.tables import Snapshot
 
 if TYPE_CHECKING:
     from blaid_pipelines.proof.recorder import CallContext
@@ -94,7 +92,8 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
     simulated = any(file.simulated for file in read)
     known = _earlier(store, snapshot_id_of(bars.content_hash(), series, start_ns, end_ns, provenance, simulated))
     if not simulated and known is None:
-        simulated = _known_as_simulated(store, bars, [file.sha256 for file in read])
+        with store.session() as session:
+            simulated = known_as_simulated(session, bars, [file.sha256 for file in read])
     parts = _write(store, settings.lake, series, bars, (start_ns, end_ns), provenance, simulated)
     snapshot = create_snapshot(
         store, settings.lake, series, start_ns, end_ns, parts, provenance, simulated, context.trace_id
@@ -111,31 +110,11 @@ def _write(
     provenance: dict[str, Any],
     simulated: bool,
 ) -> list[FilePart]:
-    """Write the bar files and their segment rows; rows that exist already are not repeated."""
+    """Write the bar files and their segment rows."""
     marked = provenance | {"simulated": simulated}
     files = write_segment(lake, series.dataset, series.schema, series.symbol, bars, *span, marked)
     with store.session() as session:
-        for file in files:
-            if session.scalar(select(LakeSegment.id).where(LakeSegment.path == file.path).limit(1)) is not None:
-                continue
-            kept = dict(marked)
-            if simulated:
-                kept["day_hashes"] = [digest for _, digest in bars.slice(file.start_ns, file.end_ns).day_hashes()]
-            session.add(
-                LakeSegment(
-                    dataset=series.dataset,
-                    schema=series.schema,
-                    symbol=series.symbol,
-                    source_key=SOURCE,
-                    range_start=from_ns(file.start_ns),
-                    range_end=from_ns(file.end_ns),
-                    path=file.path,
-                    file_sha256=file.sha256,
-                    bar_count=file.bar_count,
-                    provenance=kept,
-                    simulated=simulated,
-                )
-            )
+        record_segments(session, series, SOURCE, files, bars, provenance, simulated)
     return [FilePart(file.path, file.sha256, file.start_ns, file.end_ns) for file in files]
 
 
@@ -145,21 +124,6 @@ def _earlier(store: Store, snapshot_id: str) -> Snapshot | None:
         return get_snapshot(store, snapshot_id)
     except InvalidRequest:
         return None
-
-
-def _known_as_simulated(store: Store, bars: Bars, file_hashes: Sequence[str]) -> bool:
-    """True when a file, a reply, or the content of any UTC day of these bars is on record as simulated."""
-    days = [digest for _, digest in bars.day_hashes()]
-    overlap = LakeSegment.provenance["day_hashes"].op("?|", is_comparison=True)(
-        sa.cast(sa.literal(days, sa.ARRAY(sa.Text)), sa.ARRAY(sa.Text))
-    )
-    queries = (
-        select(LakeSegment.id).where(LakeSegment.simulated, LakeSegment.file_sha256.in_(file_hashes)),
-        select(ProviderRequest.id).where(ProviderRequest.simulated, ProviderRequest.response_sha256.in_(file_hashes)),
-        select(LakeSegment.id).where(LakeSegment.simulated, overlap),
-    )
-    with store.session() as session:
-        return any(session.scalar(query.limit(1)) is not None for query in queries)
 
 
 def _dataset(request: IngestRequest, read: Sequence[FileBars]) -> str:

@@ -23,6 +23,7 @@ from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn,
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
 from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.purchase import PROVIDER, lock_number, price_spans, purchase_lock
+from blaid_pipelines.market.segments import record_segments
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot
 from blaid_pipelines.market.spans import Span, overlap, uncovered
@@ -218,27 +219,10 @@ def _pull_span(
     files = write_segment(
         settings.lake, request.dataset, request.schema, request.symbol, bars, span[0], span[1], provenance
     )
+    series = Series(request.dataset, request.schema, request.symbol, spec.symbol)
     with store.session() as session:
-        for file in files:
-            kept = provenance | {"cost_usd": str(quote)}
-            if simulated:
-                # By these, bars that come back as a plain file are known again as simulated.
-                kept["day_hashes"] = [digest for _, digest in bars.slice(file.start_ns, file.end_ns).day_hashes()]
-            session.add(
-                LakeSegment(
-                    dataset=request.dataset,
-                    schema=request.schema,
-                    symbol=request.symbol,
-                    source_key=key,
-                    range_start=from_ns(file.start_ns),
-                    range_end=from_ns(file.end_ns),
-                    path=file.path,
-                    file_sha256=file.sha256,
-                    bar_count=file.bar_count,
-                    provenance=kept,
-                    simulated=simulated,
-                )
-            )
+        kept = provenance | {"cost_usd": str(quote)}
+        record_segments(session, series, key, files, bars, kept, simulated)
     return len(bars)
 
 
