@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -22,19 +23,23 @@ from blaid_pipelines.market.instruments import instrument_root, is_continuous, i
 from blaid_pipelines.market.lake import file_provenance
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 
+if TYPE_CHECKING:
+    from blaid_pipelines.providers.databento.dbn import DbnBars
+
 _TIME = ("ts_open", "ts_event", "timestamp_utc", "timestamp", "datetime", "date_time", "time", "ts", "date")
 _CONTRACT = ("contract", "raw_symbol", "symbol")
 
 
 @dataclass(frozen=True)
 class FileBars:
-    """What one file gave. ``simulated`` is what the file says about itself; ``dataset`` only DBN files know."""
+    """What one file gave. ``simulated`` is what it says about itself; ``dataset`` and ``end`` only DBN files know."""
 
     name: str
     sha256: str
     bars: Bars
     simulated: bool
     dataset: str | None
+    end: datetime | None = None
 
 
 def read_bar_file(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> FileBars:
@@ -50,8 +55,8 @@ def read_bar_file(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> 
     digest = sha256_hex(data)
     name = path.name.lower()
     if any(ending in name for ending in (".dbn", ".dbz")):
-        bars, simulated, dataset = _read_dbn(path, symbol, stamp, tz, schema)
-        return FileBars(path.name, digest, bars, simulated, dataset)
+        dbn = _read_dbn(path, symbol, stamp, tz, schema)
+        return FileBars(path.name, digest, bars_of_dbn(dbn), dbn.simulated, dbn.dataset, dbn.end)
     if name.endswith((".parquet", ".pq")):
         table, simulated = _parquet(path, data)
     elif name.endswith((".csv", ".csv.gz", ".csv.zst", ".txt")):
@@ -68,7 +73,7 @@ def read_bar_file(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> 
     return FileBars(path.name, digest, _bars(path, table, symbol, stamp, tz, schema), simulated, None)
 
 
-def _read_dbn(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> tuple[Bars, bool, str]:
+def _read_dbn(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> DbnBars:
     from blaid_pipelines.providers.databento.dbn import read_dbn
 
     dbn = read_dbn(path)
@@ -81,7 +86,7 @@ def _read_dbn(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> tupl
         problem = f"the file is about {', '.join(dbn.symbols)}"
     if problem is not None:
         raise _invalid(path, problem, {"symbol": symbol, "schema": schema, "stamp": stamp, "tz": tz})
-    return bars_of_dbn(dbn), dbn.simulated, dbn.dataset
+    return dbn
 
 
 def _parquet(path: Path, data: bytes) -> tuple[pa.Table, bool]:

@@ -1,5 +1,9 @@
 """Ingest: bars from files into the lake, as a snapshot whose provenance is those files. No external call is made.
 
+Other than a DBN file, a file does not say up to when it answers. Taking its last bar for the end would hold nothing
+against it, so the end is where files are cut for a reason: at the close of a session, or at the end of a UTC day. A
+file that stops elsewhere, in the middle of a session, is stale, unless whoever gives it names its end.
+
 Bars that Blaid knows as simulated stay simulated when they come back as a file: by what the file says of itself, by
 its bytes, or by the content of any whole day in it.
 """
@@ -8,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blaid_pipelines.market.bars import Bars, bar_nanos
+from blaid_pipelines.market.bars import DAY_NS, Bars, bar_nanos, from_ns, to_ns
 from blaid_pipelines.market.files import FileBars, read_bar_file
-from blaid_pipelines.market.instruments import get_instrument, is_continuous, is_contract
+from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
 from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.segments import known_as_simulated, record_segments
+from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot, get_snapshot, snapshot_id_of
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 from blaid_pipelines.store.tables import Snapshot
@@ -34,7 +40,8 @@ class IngestRequest:
     """Files that together hold the bars of ``symbol``; ``stamp`` says where in the bar the files' times sit.
 
     ``tz`` is the zone of times without one. ``dataset`` names the series in the lake; by default the DBN file's own,
-    or ``FILE``.
+    or ``FILE``. ``start`` and ``end`` (exclusive), aware, are the range that the files answer for; by default it goes
+    from the first bar to the end that the files say, as DBN files do, or to :func:`natural_end` of the last bar.
     """
 
     files: Sequence[Path]
@@ -43,6 +50,8 @@ class IngestRequest:
     tz: str = "UTC"
     schema: str = "ohlcv-1m"
     dataset: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,7 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
             )
         )
     series = Series(_dataset(request, read), request.schema, request.symbol, spec.symbol)
-    start_ns, end_ns = int(bars.ts_open[0]), int(bars.ts_open[-1]) + bar_nanos(request.schema)
-    if start_ns % 1000 or end_ns % 1000:
-        raise _invalid(request, "times finer than a microsecond are no bar times")
+    start_ns, end_ns = _covered(request, spec, bars, [file.end for file in read])
     provenance = {
         "source": SOURCE,
         "source_key": SOURCE,
@@ -99,6 +106,40 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
         store, settings.lake, series, start_ns, end_ns, parts, provenance, simulated, context.trace_id
     )
     return IngestResult(snapshot, len(bars), names)
+
+
+def natural_end(calendar: str, last_open_ns: int, duration_ns: int) -> int:
+    """Where a file whose last bar opens at ``last_open_ns`` ends for a reason, in ns UTC.
+
+    That is the close of the session which the bar lies in, or the end of its UTC day where that comes first: days and
+    months of UTC are what vendors cut files by, also in the middle of a session. Never before the bar's own end.
+    """
+    midnight = (last_open_ns // DAY_NS + 1) * DAY_NS
+    sessions = load_sessions(calendar, last_open_ns, last_open_ns + 1)
+    closes = [int(close) for close in sessions.close_ns]
+    return max(last_open_ns + duration_ns, min([midnight, *closes]))
+
+
+def _covered(
+    request: IngestRequest, spec: InstrumentSpec, bars: Bars, ends: Sequence[datetime | None]
+) -> tuple[int, int]:
+    """The range that the files answer for: as named, else from the first bar to their own or the natural end."""
+    first, last, step = int(bars.ts_open.min()), int(bars.ts_open.max()), bar_nanos(request.schema)
+    if first % 1000 or last % 1000:
+        raise _invalid(request, "times finer than a microsecond are no bar times")
+    start = first if request.start is None else to_ns(request.start)
+    own = [to_ns(moment) for moment in ends if moment is not None]
+    if request.end is not None:
+        end = to_ns(request.end)
+    elif own and len(own) == len(ends):
+        end = max(last + step, *own)
+    else:
+        end = natural_end(spec.session, last, step)
+    if not start <= first or not last + step <= end:
+        raise _invalid(
+            request, f"there are bars from {from_ns(first)} to {from_ns(last + step)}, beyond the range that is named"
+        )
+    return start, end
 
 
 def _write(
@@ -143,6 +184,8 @@ def _check_request(request: IngestRequest) -> None:
         raise _invalid(request, "no file is given")
     if not (is_continuous(request.symbol) or is_contract(request.symbol)):
         raise _invalid(request, "the symbol is neither a contract nor a continuous symbol")
+    if any(moment is not None and moment.tzinfo is None for moment in (request.start, request.end)):
+        raise _invalid(request, "start and end need a time zone")
     resolved = [Path(path).absolute() for path in request.files]
     if len(set(resolved)) != len(resolved):
         raise _invalid(request, "a file is given twice")

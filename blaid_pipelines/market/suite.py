@@ -193,7 +193,7 @@ CHECKS: tuple[Check, ...] = (
         "longest_gap_minutes",
         _at_most("longest_gap_minutes", lambda thresholds: thresholds.max_gap_minutes),
         ReasonCode.SESSION_GAP,
-        "Pull or ingest the missing stretch; where the exchange was closed, correct the calendar.",
+        "Take the bars from a source that has them; where the exchange was closed, correct the calendar.",
         "max_gap_minutes",
     ),
     Check(
@@ -211,7 +211,7 @@ CHECKS: tuple[Check, ...] = (
         "stale_minutes",
         _at_most("stale_minutes", lambda thresholds: thresholds.max_staleness_minutes),
         ReasonCode.STALE_DATA,
-        "Pull the end of the range again, or name the range that the bars cover.",
+        "Bring the bars up to the end; or name the range that they cover: an earlier end of the pull, or of the files.",
         "max_staleness_minutes",
     ),
 )

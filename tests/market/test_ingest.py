@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gzip
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -14,7 +15,7 @@ from sqlalchemy import func, select
 
 from blaid_pipelines.market.bars import MINUTE_NS, MISSING, MISSING_VOLUME, NOT_FINITE, Bars, to_ns
 from blaid_pipelines.market.files import read_bar_file
-from blaid_pipelines.market.ingest import IngestRequest, ingest
+from blaid_pipelines.market.ingest import IngestRequest, ingest, natural_end
 from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.pull import PullRequest, pull
 from blaid_pipelines.market.quality import judge
@@ -31,12 +32,13 @@ from tests.sandbox.fixtures import StartGateway
 CONTEXT = CallContext(trace_id="c" * 32, stage="LAB")
 SHORT = (datetime(2024, 2, 5, 14, 30, tzinfo=UTC), datetime(2024, 2, 5, 15, 30, tzinfo=UTC))
 BARS = clean_bars(*SHORT)
+SESSION_CLOSE = datetime(2024, 2, 5, 22, tzinfo=UTC)
 HEADER = "timestamp,open,high,low,close,volume\n"
 ROW = "2024-02-05 14:30:00,5000,5001,4999.75,5000.25,7\n"
 
 
-def take(store: Store, settings: Settings, *files: Path, **values: str) -> Snapshot:
-    request = IngestRequest(files, **{"symbol": "MESH4", "stamp": "open", **values})  # type: ignore[arg-type]
+def take(store: Store, settings: Settings, *files: Path, **values: Any) -> Snapshot:
+    request = IngestRequest(files, **{"symbol": "MESH4", "stamp": "open", **values})
     return ingest(store, settings, CONTEXT, request).snapshot
 
 
@@ -69,7 +71,7 @@ def test_every_format_gives_the_same_content(store: Store, settings: Settings, t
     assert len({snapshot.snapshot_id for snapshot in snapshots}) == len(snapshots), "each has its own provenance"
     assert not any(snapshot.simulated for snapshot in snapshots)
     assert snapshots[0].dataset == "FILE"
-    assert (snapshots[0].first_ts, snapshots[0].range_end) == SHORT
+    assert (snapshots[0].first_ts, snapshots[0].range_end) == (SHORT[0], SESSION_CLOSE)
 
 
 def test_the_same_files_again_are_the_same_snapshot(store: Store, settings: Settings, tmp_path: Path) -> None:
@@ -253,11 +255,67 @@ def test_simulated_bars_stay_simulated_when_they_come_back_as_files(
     assert take(store, settings, stripped, symbol="MES.c.0").content_hash == pulled.content_hash
 
 
+def at(day: int, hour: int, minute: int = 0) -> datetime:
+    return datetime(2024, 2, day, hour, minute, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("end", "named", "stale"),
+    [
+        (at(7, 22), {}, False),  # the close of a session
+        (at(7, 21, 40), {}, False),  # the last minutes of a session without a trade
+        (at(7, 0), {}, False),  # the end of a UTC day, in the middle of a session
+        (at(6, 23, 45), {}, False),
+        (at(7, 15), {}, True),  # the middle of a session
+        (at(7, 21, 29), {}, True),
+        (at(6, 23, 20), {}, True),
+        (at(7, 15), {"end": at(7, 15)}, False),  # as named
+        (at(7, 22), {"end": at(8, 4)}, True),
+    ],
+    ids=str,
+)
+def test_a_file_cut_in_the_middle_of_a_session_is_stale(
+    store: Store, settings: Settings, tmp_path: Path, end: datetime, named: dict[str, datetime], stale: bool
+) -> None:
+    path = write_csv(tmp_path / "bars.csv", clean_bars(at(4, 23), end))
+    snapshot = take(store, settings, path, **named)
+    verdict = judge(store, settings.lake, snapshot, THRESHOLDS, policy_hash="p", trace_id="c" * 32)
+    assert [reason["code"] for reason in verdict.reasons if reason["code"] != "TOO_MUCH_MISSING"] == (
+        ["STALE_DATA"] if stale else []
+    )
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"end": SHORT[1] - timedelta(minutes=1)},
+        {"start": SHORT[0] + timedelta(minutes=1)},
+        {"end": datetime(2024, 3, 1)},  # noqa: DTZ001 - that is the point
+    ],
+    ids=str,
+)
+def test_a_named_range_must_hold_the_bars(
+    store: Store, settings: Settings, tmp_path: Path, named: dict[str, datetime]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        take(store, settings, write_csv(tmp_path / "bars.csv", BARS), **named)
+
+
+def test_longer_bars_end_with_their_day() -> None:
+    day_ns, hour_ns = 24 * 60 * MINUTE_NS, 60 * MINUTE_NS
+    calendar = "CME Globex Equity"
+    assert natural_end(calendar, to_ns(at(6, 0)), day_ns) == to_ns(at(7, 0))
+    assert natural_end(calendar, to_ns(at(6, 21)), hour_ns) == to_ns(at(6, 22))
+    assert natural_end(calendar, to_ns(at(10, 12)), MINUTE_NS) == to_ns(at(11, 0)), "a bar on a Saturday"
+
+
 @pytest.mark.real_data
 def test_the_real_euro_bars_pass_the_gate(store: Store, settings: Settings, real_data: Path) -> None:
     snapshot = take(store, settings, real_data / EURO_CSV, symbol="6EH4", stamp="close")
     assert (snapshot.bar_count, snapshot.instrument, snapshot.contracts) == (EURO_BARS, "6E", ["6EH4"])
     assert snapshot.first_ts == datetime(2024, 1, 1, 23, 0, tzinfo=UTC)
+    assert snapshot.last_ts == datetime(2024, 1, 31, 23, 58, tzinfo=UTC)
+    assert snapshot.range_end == datetime(2024, 2, 1, tzinfo=UTC), "cut by month, two minutes after its last bar"
     verdict = judge(store, settings.lake, snapshot, THRESHOLDS, policy_hash="p", trace_id="c" * 32)
     assert (verdict.status, verdict.reasons) == ("PASS", [])
     assert require_pass(store, snapshot).id == verdict.id
@@ -291,14 +349,16 @@ def test_the_real_dbn_file_has_its_true_prices(store: Store, settings: Settings,
     assert bars.volume[0] == 306
     assert snapshot.first_ts == datetime(2020, 12, 28, tzinfo=UTC)
     verdict = judge(store, settings.lake, snapshot, THRESHOLDS, policy_hash="p", trace_id="c" * 32)
-    assert [reason["code"] for reason in verdict.reasons] == ["BAR_COUNT_TOO_LOW"]
+    codes = ["BAR_COUNT_TOO_LOW", "TOO_MUCH_MISSING", "STALE_DATA"]
+    assert [reason["code"] for reason in verdict.reasons] == codes
 
 
 @pytest.mark.real_data
 def test_the_hundredfold_codec_file_is_caught_by_the_scale_check(
     store: Store, settings: Settings, real_data: Path
 ) -> None:
-    snapshot = take(store, settings, real_data / "dbn_codec_tests" / "test_data.ohlcv-1m.v3.dbn.zst", symbol="ESH1")
+    path = real_data / "dbn_codec_tests" / "test_data.ohlcv-1m.v3.dbn.zst"
+    snapshot = take(store, settings, path, symbol="ESH1", end=datetime(2020, 12, 28, 13, 2, tzinfo=UTC))
     few = THRESHOLDS.model_copy(update={"min_bars": 1})
     verdict = judge(store, settings.lake, snapshot, few, policy_hash="p", trace_id="c" * 32)
     assert [reason["code"] for reason in verdict.reasons] == ["PRICE_SCALE"]
