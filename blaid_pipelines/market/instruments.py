@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from blaid_pipelines.providers.databento.symbols import check_spelling
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 from blaid_pipelines.store.tables import Instrument, InstrumentCost, InstrumentMargin
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 NANOS = 1_000_000_000
 _MICROUSD = 1_000_000
 
-_CONTINUOUS = re.compile(r"([A-Z0-9]{1,4})\.[cnvCNV]\.\d{1,2}")
-_PARENT = re.compile(r"([A-Z0-9]{1,4})\.(?:FUT|fut)")
+_CONTINUOUS = re.compile(r"([A-Z0-9]{1,4})\.[cnv]\.(?:0|[1-9]\d?)")
+_PARENT = re.compile(r"([A-Z0-9]{1,4})\.FUT")
 _CONTRACT = re.compile(r"([A-Z0-9]{1,3}?)[FGHJKMNQUVXZ]\d{1,2}")
 _ROOT = re.compile(r"[A-Z0-9]{1,4}")
 
@@ -79,8 +80,10 @@ def instrument_root(symbol: str) -> str:
     """The product root of a symbol: ``MES.c.0``, ``MES.FUT``, ``MESH4``, ``MES`` give ``MES``, ``6EH4`` gives ``6E``.
 
     Only the form is read; whether the root is known is :func:`get_instrument`'s business. Raises
-    :class:`InvalidRequest` (``INSTRUMENT_UNKNOWN``) for a symbol of no known form, spreads included.
+    :class:`InvalidRequest` (``INSTRUMENT_UNKNOWN``) for a symbol of no known form, spreads included, and for another
+    spelling of a series' one name (``INVALID_REQUEST``).
     """
+    check_spelling(symbol)
     for form in (_CONTINUOUS, _PARENT, _CONTRACT):
         match = form.fullmatch(symbol)
         if match:

@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from blaid_pipelines.market.bars import nanos_of
 from blaid_pipelines.providers.databento.dbn import DbnBars, read_dbn
-from blaid_pipelines.providers.databento.symbols import stype_of
+from blaid_pipelines.providers.databento.symbols import check_spelling, stype_of
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 from blaid_pipelines.sandbox.contracts import DATASET, PRODUCTS, Lead, instrument_id, leads
 from blaid_pipelines.sandbox.series import MINUTE, PRICES, Series, lead_ids, utc_day
@@ -45,6 +45,7 @@ def load_series(source: BarsFile) -> Series:
     """
     if source.stamp not in {"open", "close"}:
         raise _invalid(f"A stamp is open or close, not {source.stamp!r}.", stamp=source.stamp)
+    check_spelling(source.symbol)
     name = source.path.name.lower()
     dataset, ids = DATASET, None
     if ".dbn" in name or name.endswith((".dbz", ".frag")):
@@ -74,7 +75,7 @@ def load_series(source: BarsFile) -> Series:
 def _leads(source: BarsFile, ts_open: Any, ids: Any) -> tuple[Lead, ...]:
     start, end = utc_day(int(ts_open.min())), utc_day(int(ts_open.max())) + timedelta(days=1)
     form = stype_of(source.symbol)
-    root = source.symbol.split(".")[0].upper()
+    root = source.symbol.split(".")[0]
     if form == "parent" or (form == "continuous" and root not in PRODUCTS):
         raise _invalid(f"The gateway cannot tell the contracts behind {source.symbol}.", symbol=source.symbol)
     if form == "continuous":
