@@ -27,25 +27,34 @@ __all__ = ["ProofCounts", "check_requests", "proof_counts", "request_log_path"]
 class ProofCounts:
     """``calls`` that left by the wire log, ``rows`` recorded, ``sandbox_received`` by the gateway's own log.
 
-    ``sandbox_received`` is None outside the sandbox world, and where no local gateway has kept a log.
+    ``sandbox_received`` is None outside the sandbox world, where nobody else counts (``counted_by_gateway`` False), and
+    in the sandbox world where no local gateway has kept a log.
     """
 
     calls: int
     rows: int
     sandbox_received: int | None
+    counted_by_gateway: bool
 
     @property
     def equal(self) -> bool:
-        """Whether every count that there is says the same."""
-        return self.calls == self.rows and self.sandbox_received in (None, self.rows)
+        """Whether every count that applies is there and says the same: only then is anything proven."""
+        counts = {self.calls, self.rows} | ({self.sandbox_received} if self.counted_by_gateway else set())
+        return len(counts) == 1
 
 
 def proof_counts(store: Store, settings: Settings) -> ProofCounts:
     """The three counts of an installation, since its beginning."""
     with store.session() as session:
         rows = session.scalar(select(func.count()).select_from(ProviderRequest)) or 0
-    received = _lines(request_log_path(settings)) if settings.env is Environment.SANDBOX else None
-    return ProofCounts(calls=_lines(wire_log_path(settings)) or 0, rows=rows, sandbox_received=received)
+    sandbox = settings.env is Environment.SANDBOX
+    received = _lines(request_log_path(settings)) if sandbox else None
+    return ProofCounts(
+        calls=_lines(wire_log_path(settings)) or 0,
+        rows=rows,
+        sandbox_received=received,
+        counted_by_gateway=sandbox,
+    )
 
 
 def check_requests(store: Store, request_ids: Sequence[UUID]) -> list[Reason]:
@@ -81,7 +90,7 @@ def _reason(code: ReasonCode, request_id: UUID, what: str) -> Reason:
     return Reason(
         code,
         f"Request {request_id} {what}.",
-        "Pull the data again: what a decision cites must be proven by recorded calls.",
+        "Do not act on it: what a decision cites must be proven by recorded calls. Take the data anew.",
         {"request_id": str(request_id)},
     )
 

@@ -17,7 +17,7 @@ from blaid_pipelines.proof.recorder import CallContext, CallIntent, Recorder, wi
 from blaid_pipelines.proof.redact import REDACTED, redact_params, redact_text
 from blaid_pipelines.proof.usage import check_requests, proof_counts, request_log_path
 from blaid_pipelines.reasons import BlaidError, DependencyDown, Reason, ReasonCode, RetryLater
-from blaid_pipelines.settings import Settings
+from blaid_pipelines.settings import Environment, Settings
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import ProviderRequest
 
@@ -212,7 +212,10 @@ def test_the_same_question_has_one_fingerprint(recorder: Recorder, store: Store)
 
 
 def test_counts_that_differ_are_seen(recorder: Recorder, store: Store, settings: Settings) -> None:
-    assert proof_counts(store, settings).sandbox_received is None
+    uncounted = proof_counts(store, settings)
+    assert (uncounted.sandbox_received, uncounted.equal) == (None, False), "in the sandbox world the gateway counts too"
+    elsewhere = proof_counts(store, settings.model_copy(update={"env": Environment.DEV}))
+    assert (elsewhere.sandbox_received, elsewhere.equal) == (None, True)
     log = request_log_path(settings)
     log.parent.mkdir(parents=True)
     log.touch()
