@@ -64,7 +64,7 @@ def bot() -> None:
 @bot.command()
 @click.argument("name")
 @click.option("--instrument", required=True, help="Product root (MES), or a series of it (6EH4).")
-@click.option("--strategy", required=True, metavar="FAMILY", help="Strategy family: ma_cross, zscore_reversion, ...")
+@click.option("--strategy", required=True, metavar="FAMILY", help="Strategy family; `blaid bot strategies` lists them.")
 @click.option("--param", "params", multiple=True, metavar="K=V", callback=_pairs, help="Parameter; repeatable.")
 @click.option("--capital", "capital_cents", required=True, type=DollarsType(), help="Capital in dollars.")
 @click.option("--contracts", default=1, show_default=True, type=click.IntRange(min=1), help="Contracts a trade.")
@@ -111,7 +111,7 @@ def list_(as_json: bool) -> None:
     with open_lab(load_settings()) as lab:
         bots = list_bots(lab)
     if as_json:
-        print_json({"bots": [bot_json(row) for row in bots]})
+        print_json({"success": True, "bots": [bot_json(row) for row in bots]})
         return
     if not bots:
         click.echo("No bots yet. Make one: blaid bot create NAME --instrument MES --strategy ma_cross --capital 25000")
@@ -134,3 +134,30 @@ def list_(as_json: bool) -> None:
         ),
         right=("capital USD", "contracts"),
     )
+
+
+@bot.command()
+@json_option
+def strategies(as_json: bool) -> None:
+    """List the strategy families with their parameters, defaults and bounds."""
+    from blaid_pipelines.backtest.strategy import FAMILIES
+
+    rows = [
+        {
+            "family": family.name,
+            "parameter": name,
+            "kind": parameter.kind,
+            "default": parameter.default,
+            "low": parameter.low,
+            "high": parameter.high,
+            "step": parameter.step,
+            "meaning": parameter.doc,
+        }
+        for family in FAMILIES.values()
+        for name, parameter in family.parameters.items()
+    ]
+    if as_json:
+        titles = {family.name: family.title for family in FAMILIES.values()}
+        print_json({"success": True, "families": titles, "parameters": rows})
+        return
+    print_table("Strategy families", list(rows[0]), ([row[key] for key in rows[0]] for row in rows), right=("default",))

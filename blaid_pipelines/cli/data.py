@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blaid_pipelines.cli.output import json_option, note, print_json, print_table
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 
 if TYPE_CHECKING:
     from blaid_pipelines.store.tables import QualityVerdict, Snapshot
@@ -32,6 +33,10 @@ def pull(symbol: str, schema: str, start: str, end: str, dataset: str, as_json: 
 
     In the sandbox world the local gateway serves (`blaid sandbox`, or `blaid up`).
     """
+    from blaid_pipelines.lab.series import parse_instant
+
+    for name, value in (("start", start), ("end", end)):
+        parse_instant(name, value)
     config = {"source": "pull", "data_schema": schema, "start": start, "end": end, "dataset": dataset}
     _run_market_data(symbol, config, as_json=as_json)
 
@@ -45,6 +50,16 @@ def pull(symbol: str, schema: str, start: str, end: str, dataset: str, as_json: 
 @json_option
 def ingest(files: tuple[Path, ...], symbol: str, stamp: str | None, tz: str | None, schema: str, as_json: bool) -> None:
     """Take bars of one series from DBN, Parquet or CSV FILEs, then through the quality gate."""
+    for path in files:
+        if not path.is_file():
+            raise InvalidRequest(
+                Reason(
+                    ReasonCode.FILE_UNREADABLE,
+                    f"{path} is not a file",
+                    "Name files that exist: DBN, Parquet or CSV.",
+                    {"path": str(path)},
+                )
+            )
     config = {
         "source": "file",
         "data_schema": schema,
@@ -57,22 +72,36 @@ def ingest(files: tuple[Path, ...], symbol: str, stamp: str | None, tz: str | No
 
 def _run_market_data(symbol: str, config: dict[str, Any], *, as_json: bool) -> None:
     from blaid_pipelines.lab.context import open_lab
-    from blaid_pipelines.market.snapshots import get_snapshot, verdict_of
+    from blaid_pipelines.market.instruments import get_instrument
+    from blaid_pipelines.market.snapshots import current_head, get_snapshot, verdict_of
     from blaid_pipelines.settings import load_settings
-    from resources.commands import run_market_data
 
     settings = load_settings()
+    # What cannot be asked at all is refused here: it starts no run and leaves no partition behind.
+    with open_lab(settings) as lab:
+        get_instrument(lab.store, symbol)
     if not as_json:
         note(f"{symbol}: bars, then the quality gate (Dagster job market_data) ...")
+    # Dagster is imported here, once there is something to run.
+    from resources.commands import run_market_data
+
     run = run_market_data(settings, symbol, config)
     with open_lab(settings) as lab:
         snapshot = get_snapshot(lab.store, run.bars["snapshot_id"])
         verdict = verdict_of(lab.store, snapshot.snapshot_id)
-    _print_series(snapshot, verdict, run.bars, run.run_id, as_json=as_json)
+        head = current_head(lab.store, snapshot.symbol, snapshot.schema)
+    current = head is not None and head.snapshot_id == snapshot.snapshot_id
+    _print_series(snapshot, verdict, run.bars, run.run_id, current=current, as_json=as_json)
 
 
 def _print_series(
-    snapshot: Snapshot, verdict: QualityVerdict | None, metadata: Mapping[str, Any], run_id: str, *, as_json: bool
+    snapshot: Snapshot,
+    verdict: QualityVerdict | None,
+    metadata: Mapping[str, Any],
+    run_id: str,
+    *,
+    current: bool,
+    as_json: bool,
 ) -> None:
     quality = "UNKNOWN" if verdict is None else verdict.status
     reasons = [] if verdict is None else verdict.reasons
@@ -91,6 +120,7 @@ def _print_series(
                 "contracts": snapshot.contracts,
                 "simulated": snapshot.simulated,
                 "provenance": snapshot.provenance,
+                "current": current,
                 "quality": quality,
                 "quarantined": quality != "PASS",
                 "reasons": reasons,
@@ -105,14 +135,15 @@ def _print_series(
         return
     rows = [
         ("bars", f"{snapshot.bar_count:,}"),
-        ("from", snapshot.first_ts),
-        ("to", snapshot.last_ts),
+        ("first bar", snapshot.first_ts),
+        ("last bar", snapshot.last_ts),
         ("contracts", ", ".join(snapshot.contracts)),
         ("snapshot", snapshot.snapshot_id),
         ("content hash", snapshot.content_hash),
         ("source", snapshot.provenance.get("source") or snapshot.provenance.get("kind")),
         ("simulated", "yes" if snapshot.simulated else "no"),
         ("quality", quality),
+        ("bots read", "this snapshot" if current else "another, wider snapshot of this series"),
     ]
     if metadata.get("cost_usd") is not None:
         rows.append(("cost", f"{metadata['cost_usd']:.4f} USD, {metadata['bars_pulled']:,} bars pulled now"))

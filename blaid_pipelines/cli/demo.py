@@ -28,28 +28,52 @@ START, END, SCHEMA = "2024-01-02", "2024-06-28", "ohlcv-1m"
 
 @dataclass(frozen=True)
 class DemoBot:
-    """One bot of the scenario and what it is there to show."""
+    """One bot of the scenario, what it is there to show, and the reason by which one sees it."""
 
     name: str
     symbol: str
     strategy: str
     capital_usd: int
     shows: str
+    expected: str | None = None
     params: dict[str, str] = field(default_factory=dict)
 
 
 BOTS = (
-    DemoBot("trend-mes", "MES.c.0", "ma_cross", 25_000, "good in every gate but one: no broker is configured"),
+    DemoBot(
+        "trend-mes",
+        "MES.c.0",
+        "ma_cross",
+        25_000,
+        "good in every gate but one: no broker is configured",
+        "BROKER_REQUIRED_FOR_PAPER",
+    ),
     DemoBot(
         "thin-mes",
         "MES.c.0",
         "ma_cross",
         2_000,
         "earns, but its drawdown is over 20 % of the little capital it has",
+        "MAX_DRAWDOWN_EXCEEDED",
         {"fast": "120", "slow": "480", "stop_ticks": "40", "target_ticks": "40"},
     ),
-    DemoBot("trend-m2k", "M2K.c.0", "ma_cross", 25_000, "its bars have a hole inside a session: never backtested"),
-    DemoBot("churn-mnq", "MNQ.c.0", "ma_cross", 5_000, "trades noise far too often", {"fast": "2", "slow": "5"}),
+    DemoBot(
+        "trend-m2k",
+        "M2K.c.0",
+        "ma_cross",
+        25_000,
+        "its bars have a hole inside a session: never backtested",
+        "DATA_QUALITY_FAILED",
+    ),
+    DemoBot(
+        "churn-mnq",
+        "MNQ.c.0",
+        "ma_cross",
+        5_000,
+        "trades noise far too often",
+        None,
+        {"fast": "2", "slow": "5"},
+    ),
 )
 # Real bars, taken only where the folder of real market data is named.
 REAL_FILE = Path("eurofx_6E") / "6EH4.XCME_1min_bars_20240101_20240131.csv.gz"
@@ -205,21 +229,29 @@ def _show(report: dict[str, Any], bots: tuple[DemoBot, ...], settings: Settings,
         return agree
     wanted = {bot.name for bot in bots}
     print_statuses([BotStatus(**row) for row in report["bots"] if row["name"] in wanted], "What was decided")
+    decided = {row["name"]: row["reason"] for row in report["bots"]}
     for bot in bots:
-        click.echo(f"  {bot.name}: {bot.shows}")
+        if bot.expected in {None, decided[bot.name]}:
+            click.echo(f"  {bot.name}: {bot.shows}")
+        else:
+            click.echo(
+                f"  {bot.name}: {decided[bot.name]}, where the demo's own bars give {bot.expected}: other bars of"
+            )
+            click.echo(f"    {bot.symbol} were pulled or ingested since, or a broker was configured")
     click.echo("")
     click.echo(line)
     click.echo(f"Done in {report['seconds']} s. What to open next:")
     blaid = program()
+    evidence = "select bot_name, decision, first_failing_gate from promotion_evidence where is_latest"
     advice = {
         f"{blaid} explain trend-mes": "every gate with its input and threshold, the evidence, the trace ids",
         f"{blaid} status": "all bots and the proof of use",
-        f'{blaid} sql "select * from promotion_evidence"': "the same for analysts",
         f"{blaid} up": f"the Dagster UI on http://127.0.0.1:{settings.webserver_port}",
+        f'{blaid} sql "{evidence}"': "",
     }
-    width = max(map(len, advice))
+    width = max(map(len, list(advice)[:-1]))
     for command, what in advice.items():
-        click.echo(f"  {command:<{width}}   {what}")
+        click.echo(f"  {command:<{width}}   {what}".rstrip())
     return agree
 
 

@@ -6,13 +6,14 @@ command runs, so that ``blaid --help`` answers at once.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 
 import click
 
 from blaid_pipelines import __version__
-from blaid_pipelines.cli.output import report_error, unexpected
+from blaid_pipelines.cli.output import report_error, unexpected, usage_error
 from blaid_pipelines.reasons import BlaidError
 
 # name: (module:attribute, one line of help); the order is the order of the help page
@@ -48,6 +49,14 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -71,7 +80,10 @@ def main(argv: list[str] | None = None) -> None:
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            report_error(usage_error(error), as_json=True)
+        else:
+            error.show()
         code = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped.", err=True)

@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
 
-from blaid_pipelines.reasons import BlaidError, Reason, ReasonCode, StopAndFix
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, StopAndFix
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -46,21 +49,42 @@ def note(text: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
-    """A readable table on standard output; columns named in ``right`` are aligned right."""
-    from rich import box
+    """A readable table on standard output; columns named in ``right`` are aligned right.
+
+    Where the columns do not fit, each row becomes a block of its own: no number is ever broken over two lines.
+    """
     from rich.console import Console
+
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    console = Console()
+    # Into a pipe or file there is no width to keep to, unless somebody states one.
+    width = console.width if console.is_terminal or "COLUMNS" in os.environ else 10_000
+    needed = [max(map(len, (line for cell in column for line in cell.splitlines() or [""]))) for column in
+              zip(columns, *cells, strict=True)]  # fmt: skip
+    if sum(needed) + 3 * len(columns) <= width or (len(columns) == 2 and needed[0] < width // 2):
+        _print_grid(Console(width=width if width < 10_000 else sum(needed) + 3 * len(columns) + 2), title, columns,
+                    cells, set(right))  # fmt: skip
+        return
+    if title:
+        click.echo(title)
+    margin = max(map(len, columns))
+    for row in cells:
+        click.echo("")
+        for column, cell in zip(columns, row, strict=True):
+            if cell:
+                click.echo(f"  {column:<{margin}}  {cell}")
+
+
+def _print_grid(console: Console, title: str, columns: Sequence[str], rows: list[list[str]], right: set[str]) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    align_right = set(right)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in align_right else "left", overflow="fold")
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(console.width, 160))
+        table.add_row(*map(Text, row))
     console.print(table)
 
 
@@ -101,6 +125,14 @@ def unexpected(error: Exception) -> BlaidError:
             f"This is a defect of Blaid: report it with {path}.",
             {"log": path},
         )
+    )
+
+
+def usage_error(error: click.ClickException) -> InvalidRequest:
+    """A mistake in the call itself, as an error with a reason."""
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx is not None else "blaid"
+    return InvalidRequest(
+        Reason(ReasonCode.INVALID_REQUEST, error.format_message(), f"See `{command} --help`.", {"command": command})
     )
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 
-from blaid_pipelines.cli.output import json_option, note, print_json, print_table
+from blaid_pipelines.cli.output import dollars, json_option, note, print_json, print_table
 
 if TYPE_CHECKING:
     from blaid_pipelines.lab.status import BotStatus
 
 REFUSED = 3
+# How people read the inputs of gates whose numbers have a unit.
+UNITS: Mapping[str, Callable[[Any], str]] = {
+    "min_win_rate": lambda value: f"{value:.2f} %",
+    "max_drawdown": lambda value: f"{value:.2f} %",
+    "worst_day": lambda value: f"{dollars(value)} USD",
+}
 GATE_COLUMNS = ("name", "status", "input", "comparison", "threshold", "code")
 DIFFERENT = 1
 
@@ -31,14 +37,19 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
     from blaid_pipelines.lab.bots import require_bots
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.status import session_status
+    from blaid_pipelines.market.snapshots import get_snapshot
     from blaid_pipelines.settings import load_settings
-    from resources.commands import run_lab_cycle
 
     settings = load_settings()
     with open_lab(settings) as lab:
         require_bots(lab, [name])
+        if snapshot_id is not None:
+            get_snapshot(lab.store, snapshot_id)
     if not as_json:
         note(f"{name}: backtest, diagnostics, score, decision (Dagster job lab_cycle) ...")
+    # Dagster is imported here, once there is something to run.
+    from resources.commands import run_lab_cycle
+
     run = run_lab_cycle(settings, [name], snapshot_id=snapshot_id)
     decided = next(made.metadata for made in run.materialized if made.asset == "promotion_decision")
     with open_lab(settings) as lab:
@@ -59,11 +70,17 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
 
 def session_json(lab: Any, status: BotStatus) -> dict[str, Any]:
     """What a session row adds to a bot's line: metrics, hashes, files and the reason of a refusal."""
-    from blaid_pipelines.store.tables import BacktestSession
+    from blaid_pipelines.store.tables import BacktestSession, Snapshot
 
     with lab.store.session() as session:
         row = session.get_one(BacktestSession, status.session_id)
+        snapshot = None if row.snapshot_id is None else session.get_one(Snapshot, row.snapshot_id)
         return {
+            "bars": None if snapshot is None else snapshot.bar_count,
+            "first_ts": None if snapshot is None else snapshot.first_ts,
+            "last_ts": None if snapshot is None else snapshot.last_ts,
+            "simulated": None if snapshot is None else snapshot.simulated,
+            "source": None if snapshot is None else snapshot.provenance.get("source"),
             "metrics": row.metrics,
             "reason_detail": row.reason,
             "snapshot_id": row.snapshot_id,
@@ -84,6 +101,9 @@ def _print_session(status: BotStatus, session: Mapping[str, Any]) -> None:
         click.echo(f"{reason['code']}: {reason['message']}")
         click.echo(f"  Next: {reason['suggested_fix']}")
         return
+    kind = "simulated bars" if session["simulated"] else "bars"
+    click.echo(f"Read {session['bars']:,} {kind} of {status.symbol}, {session['first_ts']} to {session['last_ts']}")
+    click.echo(f"  snapshot {session['snapshot_id']}, source {session['source']}")
     click.echo(f"Session {status.session_id}; trades in {session['trades_path']}")
     click.echo(f"Next: blaid explain {status.name}   or   blaid reproduce {status.session_id}")
 
@@ -175,7 +195,7 @@ def explain(ctx: click.Context, name: str, as_json: bool) -> None:
         bundle = build(lab.store, name)
     tampered = bundle["decision_hash_valid"] is False
     if as_json:
-        print_json(bundle)
+        print_json({"success": not tampered, **bundle})
     else:
         if tampered:
             click.echo("THE DECISION'S ROW DOES NOT MATCH ITS OWN HASH: it was changed. Do not rely on what follows.")
@@ -184,11 +204,19 @@ def explain(ctx: click.Context, name: str, as_json: bool) -> None:
         ctx.exit(DIFFERENT)
 
 
-def _shown(value: Any) -> Any:
-    """A gate's input for a table cell: ids that make up the evidence are in the JSON bundle, not in the table."""
-    if isinstance(value, dict | list):
-        return "complete"
-    return f"{value:.6g}" if isinstance(value, float) else value
+def _gate_cells(gate: Mapping[str, Any]) -> list[Any]:
+    """A gate as cells, with units; ids that make up the evidence are in the JSON bundle, not in the table."""
+    cells = []
+    for key in GATE_COLUMNS:
+        value = gate[key]
+        if isinstance(value, dict | list):
+            value = "complete"
+        elif key in {"input", "threshold"} and value is not None and gate["name"] in UNITS:
+            value = UNITS[gate["name"]](value)
+        elif isinstance(value, float):
+            value = f"{value:.6g}"
+        cells.append(value)
+    return cells
 
 
 def _print_bundle(bundle: Mapping[str, Any]) -> None:
@@ -199,7 +227,7 @@ def _print_bundle(bundle: Mapping[str, Any]) -> None:
         print_table(
             f"Gates ({decision['gate_set']}, policy {decision['policy_hash'][:12]})",
             ("gate", "status", "input", "", "threshold", "reason"),
-            ([_shown(gate[key]) for key in GATE_COLUMNS] for gate in decision["gates"]),
+            (_gate_cells(gate) for gate in decision["gates"]),
             right=("input",),
         )
     if score is not None:
@@ -238,7 +266,7 @@ def status(as_json: bool) -> None:
         report = status_report(lab)
         rows = bot_statuses(lab)
     if as_json:
-        print_json(report)
+        print_json({"success": True, **report})
         return
     if rows:
         print_statuses(rows, f"Bots ({report['environment']})")

@@ -429,7 +429,10 @@ def _broker_for_paper(evidence: PromotionEvidence, policy: Policy) -> GateResult
     gate, brokers = "broker_for_paper", evidence.configured_brokers
     if not policy.stages[evidence.to_stage].required.broker:
         return GateResult(gate, GateStatus.PASS, None, 0, ">=", note="the target stage needs no broker")
-    fix = "Set the variables of one broker (ironbeam or tradovate); the README lists them."
+    fix = (
+        "Set the variables of one broker: IRONBEAM_USERNAME and IRONBEAM_API_KEY, or TRADOVATE_NAME, "
+        "TRADOVATE_PASSWORD, TRADOVATE_CID and TRADOVATE_SEC."
+    )
     if brokers is None:
         return _unknown(gate, ">=", 1, "it is not known which brokers are configured", fix)
     if brokers:

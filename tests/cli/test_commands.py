@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blaid_pipelines.cli.main import COMMANDS, main
+from blaid_pipelines.cli.output import print_table
 from blaid_pipelines.settings import Settings
 
 PATHS = [(name,) for name in COMMANDS if name != "bot"] + [("bot", "create"), ("bot", "list")]
@@ -126,3 +128,47 @@ def test_a_bot_that_makes_no_sense_is_refused(
     answer = run_json(capsys, "bot", "create", "b", *arguments, "--capital", "50000", code=2)
     assert answer["error_code"] == error_code
     assert answer["suggested_fix"]
+
+
+def test_usage_errors_are_documents_too_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_json(capsys, "explain", code=2)["error_code"] == "INVALID_REQUEST"
+    assert "Did you mean 'status'" in run_json(capsys, "stauts", code=2)["message"]
+
+
+def test_what_cannot_be_asked_starts_no_run(
+    settings: Settings, store: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "resources.commands", None)  # importing it would fail: nothing gets so far
+    dates = ("--start", "2024-01-02", "--end", "2024-01-05")
+    for arguments, code in (
+        (("pull", "../../etc", *dates), "INSTRUMENT_UNKNOWN"),
+        (("pull", "MES.c.0", "--start", "2024-13-02", "--end", "2024-01-05"), "INVALID_REQUEST"),
+        (("ingest", "nofile.csv", "--symbol", "6EH4"), "FILE_UNREADABLE"),
+        (("backtest", "nobody"), "NOT_FOUND"),
+    ):
+        assert run_json(capsys, *arguments, code=2)["error_code"] == code
+
+
+def test_a_table_that_does_not_fit_breaks_no_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ("trend-mes", "14,730.77", "broker_for_paper (BROKER_REQUIRED_FOR_PAPER)")
+    for columns in ("40", "80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_table("Bots", ("bot", "net PnL USD", "first failing gate"), [row], right=("net PnL USD",))
+        out = capsys.readouterr().out
+        assert all(cell in out for cell in row)
+
+
+def test_a_defect_of_ours_ends_typed_and_its_stack_is_kept(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("in a command")
+
+    monkeypatch.setattr("blaid_pipelines.settings.load_settings", broken)
+    answer = run_json(capsys, "status", code=1)
+    assert answer["error_code"] == "JOB_FAILED"
+    log = Path(answer["reasons"][0]["numbers"]["log"])
+    assert "ZeroDivisionError: in a command" in log.read_text()
+    log.unlink()

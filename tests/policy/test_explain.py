@@ -55,7 +55,8 @@ def test_the_whole_bundle_of_a_refused_bot(store: Store) -> None:
     assert "Proof: 1 external calls cited, 1 rows in the request log, 1 of them succeeded." in text_of_it
     assert bundle["next_steps"] == [
         "Trade fewer contracts, use tighter stops, or give the bot more capital.",
-        "Set the variables of one broker (ironbeam or tradovate); the README lists them.",
+        "Set the variables of one broker: IRONBEAM_USERNAME and IRONBEAM_API_KEY, or TRADOVATE_NAME, "
+        "TRADOVATE_PASSWORD, TRADOVATE_CID and TRADOVATE_SEC.",
     ]
 
 
