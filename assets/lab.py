@@ -10,13 +10,13 @@ from uuid import UUID
 
 import dagster as dg
 
+from assets.lab_events import SHOWN
 from assets.market import check_result, judged_snapshots
 from assets.partitions import BOTS, BOTS_NAME
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from resources.lab import LabResource, event_metadata
 
 GROUP = "lab"
-PLOTTED = {"sessions", "trades", "net_pnl_cents", "max_drawdown_pct", "win_rate_pct", "profit_factor", "psr0"}
 STAGES = ("backtest", "diagnostics", "autonomy_score", "promotion_decision")
 
 bots = dg.AssetSpec(
@@ -162,14 +162,11 @@ def _report(context: dg.AssetExecutionContext, bot: str, stages: dict[str, dict[
     """One event per asset. A refused or failed session is observed, not materialized: its partition stays open."""
     completed = stages["backtest"].get("status") == "COMPLETED"
     for asset in STAGES:
-        values = stages.get(asset)
-        if values is None:
+        if asset not in stages:
             continue
-        # the numbers that Dagster plots over runs, lifted out of the document that holds them all
-        plotted = {name: value for name, value in (values.get("metrics") or {}).items() if name in PLOTTED}
-        metadata = event_metadata({"bot": bot, **values, **plotted, "dagster_run_id": context.run.run_id})
+        shown = {"bot": bot, **SHOWN[asset](stages[asset]), "dagster_run_id": context.run.run_id}
         event = dg.AssetMaterialization if completed or asset == "promotion_decision" else dg.AssetObservation
-        context.log_event(event(asset, partition=bot, metadata=metadata))
+        context.log_event(event(asset, partition=bot, metadata=event_metadata(shown)))
 
 
 def _on(asset: str, result: dg.AssetCheckResult) -> dg.AssetCheckResult:

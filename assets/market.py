@@ -3,42 +3,36 @@
 Thin shells. What a pull, an ingest and a verdict mean is in ``blaid_pipelines.market`` and ``blaid_pipelines.lab``.
 """
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.partitions import SERIES
+from blaid_pipelines.market.checks import QUALITY_CHECKS
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
-from resources.lab import LabResource, event_metadata, reasons_as_failures, run_trace_id
+from resources.lab import (
+    LabResource,
+    event_metadata,
+    markdown_table,
+    reasons_as_failures,
+    reasons_table,
+    run_trace_id,
+)
 
 OWNERS = ["team:data"]
 GROUP = "market_data"
 
-# The checks of the quality gate, by the names under which ``market.quality`` reports them, and what each refuses.
-QUALITY_CHECKS = {
-    "bar_count": "Fewer bars than the policy's minimum.",
-    "missing_fields": "A bar without open, high, low, close or volume.",
-    "finite_prices": "A price that is NaN or infinite.",
-    "positive_prices": "A price at or below zero, where the instrument cannot have one.",
-    "ohlc_order": "A bar whose high is not its highest or whose low is not its lowest price.",
-    "tick_grid": "A price that is not a whole number of ticks.",
-    "price_scale": "Prices outside the instrument's plausible range, such as a factor of 100.",
-    "duplicate_keys": "Two bars of one contract with the same time.",
-    "session_gaps": "A hole inside a session of the exchange calendar, or too many missing minutes.",
-    "outside_session": "A bar at a time when the exchange is closed.",
-    "staleness": "A last bar that lies too long before the last one expected.",
-}
 VERDICT_CHECK = "verdict"
 
 
 class BarsConfig(dg.Config):
     """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet or CSV files.
 
-    ``start`` and ``end``: a date or an ISO time, UTC, end exclusive. ``stamp``: what a bar's time marks in Parquet and
-    CSV files, ``open`` or ``close``; nothing is assumed. ``tz``: the zone of their times without one.
+    ``start`` and ``end``: a day or an ISO time, UTC where it names no zone, end exclusive. ``stamp``: what a bar's time
+    marks in Parquet and CSV files, ``open`` or ``close``; nothing is assumed. ``tz``: the zone of their times without
+    one.
     """
 
     source: str
@@ -93,7 +87,9 @@ class DefinitionsConfig(dg.Config):
     blocking=True,
     description=(
         "Tick size, point value, currency and exchange of each instrument agree with the provider's own definitions of "
-        "the contracts behind the pulled series, on the last day of their bars. Billed calls, within the budget."
+        "the contracts behind the pulled series, on the last day of their bars. Billed calls, within the budget. It "
+        "gates its own job, `reference_data`, and nothing else: no pull and no backtest reads its result. Mend the row "
+        "before you trust a backtest of that product."
     ),
 )
 def matches_definitions(
@@ -170,7 +166,7 @@ def bars(
     partitions_def=SERIES,
     deps=[bars],
     check_specs=[
-        dg.AssetCheckSpec(name, asset="quality_verdict", blocking=True, description=f"Refuses: {text}")
+        dg.AssetCheckSpec(name, asset="quality_verdict", blocking=True, description=f"Refuses {text}.")
         for name, text in QUALITY_CHECKS.items()
     ]
     + [
@@ -210,12 +206,15 @@ def quality_verdict(
                 "suite_version": verdict.suite_version,
                 "verdict_id": str(verdict.id),
                 "trace_id": verdict.trace_id,
-                "reasons": list(verdict.reasons),
+                "checks_passed": sum(check["status"] == "PASS" for check in verdict.checks),
+                "checks_not_passed": sum(check["status"] != "PASS" for check in verdict.checks),
+                "reason_codes": [str(reason["code"]) for reason in verdict.reasons] or None,
+                "reasons": _findings(verdict.checks),
                 "dagster_run_id": context.run.run_id,
             }
         )
     )
-    yield from verdict_checks(verdict.status, list(verdict.checks), list(verdict.reasons))
+    yield from verdict_checks(verdict.status, verdict.checks, verdict.reasons)
 
 
 # Unpartitioned on purpose: a run over an arbitrary subset of bots has no partition of its own, and Dagster cannot map
@@ -234,28 +233,49 @@ judged_snapshots = dg.AssetSpec(
 
 
 def verdict_checks(
-    status: str, checks: list[dict[str, Any]], reasons: list[dict[str, Any]]
+    status: str, checks: Sequence[Mapping[str, Any]], reasons: Sequence[Mapping[str, Any]]
 ) -> Iterator[dg.AssetCheckResult]:
     """One result per check of the gate. A check that the verdict does not report is UNKNOWN and refuses."""
-    reported = {str(check["name"]): check for check in checks}
+    by_name: dict[str, Mapping[str, Any]] = {name: {"name": name, "status": "UNKNOWN"} for name in QUALITY_CHECKS}
+    by_name |= {str(check["name"]): check for check in checks}
     for name in QUALITY_CHECKS:
-        check = reported.get(name)
+        check = by_name[name]
+        reason = check.get("reason") or {}
+        shown = {
+            "status": check["status"],
+            "error_code": reason.get("code"),
+            "found": reason.get("message"),
+            "what_to_do": reason.get("suggested_fix"),
+            "numbers": check.get("numbers") or None,
+        }
         yield dg.AssetCheckResult(
             check_name=name,
             asset_key="quality_verdict",
-            passed=check is not None and check.get("status") == "PASS",
+            passed=check["status"] == "PASS",
             severity=dg.AssetCheckSeverity.ERROR,
-            metadata=event_metadata(dict(check) if check else {"status": "UNKNOWN"}),
+            metadata=event_metadata(shown),
         )
-    others = {name: check["status"] for name, check in reported.items() if name not in QUALITY_CHECKS}
-    passed = status == "PASS" and not reasons and all(check.get("status") == "PASS" for check in checks)
     yield dg.AssetCheckResult(
         check_name=VERDICT_CHECK,
         asset_key="quality_verdict",
-        passed=passed,
+        passed=status == "PASS" and not reasons and all(check["status"] == "PASS" for check in by_name.values()),
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata=event_metadata({"status": status, "reasons": reasons, "other_checks": others or None}),
+        metadata=event_metadata({"status": status, "reasons": _findings(list(by_name.values()))}),
     )
+
+
+def _findings(checks: Sequence[Mapping[str, Any]]) -> dg.MetadataValue | None:
+    """What the gate found, a line for each check that did not pass; None where all passed."""
+    rows = []
+    for check in checks:
+        if check["status"] != "PASS":
+            reason = check.get("reason") or {}
+            numbers = {name: value for name, value in (check.get("numbers") or {}).items() if name != "symbol"}
+            said = ", ".join(f"{name} {value}" for name, value in numbers.items())
+            what = (reason.get("code"), reason.get("message"), said, reason.get("suggested_fix"))
+            rows.append((check["name"], check["status"], *what))
+    columns = ("check", "status", "code", "what was found", "in numbers", "what to do")
+    return markdown_table(columns, rows) if rows else None
 
 
 def check_result(name: str, reasons: list[Reason], numbers: dict[str, Any]) -> dg.AssetCheckResult:
@@ -264,7 +284,7 @@ def check_result(name: str, reasons: list[Reason], numbers: dict[str, Any]) -> d
         check_name=name,
         passed=not reasons,
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata=event_metadata({**numbers, "reasons": [reason.as_dict() for reason in reasons]}),
+        metadata=event_metadata({**numbers, "reasons": reasons_table([reason.as_dict() for reason in reasons])}),
     )
 
 
@@ -299,24 +319,16 @@ def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema:
 
 
 def _pull_request(symbol: str, config: BarsConfig) -> Any:
+    from blaid_pipelines.lab.series import parse_instant
     from blaid_pipelines.market.pull import PullRequest
 
     return PullRequest(
         symbol=symbol,
-        start=_instant("start", config.start),
-        end=_instant("end", config.end),
+        start=parse_instant("start", config.start),
+        end=parse_instant("end", config.end),
         schema=config.data_schema,
         dataset=config.dataset,
     )
-
-
-def _instant(name: str, text: str | None) -> datetime:
-    try:
-        instant = datetime.fromisoformat(text or "")
-    except ValueError:
-        fix = "Give a date or an ISO time, such as 2024-01-02 or 2024-01-02T14:30:00+00:00."
-        raise InvalidRequest(_bad_config(name, text, fix)) from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def _ingest_request(symbol: str, config: BarsConfig) -> Any:

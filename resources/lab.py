@@ -7,7 +7,7 @@ step or the tick that asks for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -57,13 +57,18 @@ def as_failure(error: BlaidError) -> dg.Failure:
     )
 
 
-def event_metadata(values: dict[str, Any]) -> dict[str, dg.MetadataValue]:
-    """JSON-ready values as Dagster metadata: text, numbers that plot, JSON for the rest; None is left out."""
+def event_metadata(values: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
+    """JSON-ready values as Dagster metadata: text, numbers that plot, JSON for the rest; None is left out.
+
+    A value that is Dagster's already, such as a table, stays as it is.
+    """
     metadata: dict[str, dg.MetadataValue] = {}
     for name, value in values.items():
         if value is None:
             continue
-        if isinstance(value, bool):
+        if isinstance(value, dg.MetadataValue):
+            metadata[name] = value
+        elif isinstance(value, bool):
             metadata[name] = dg.MetadataValue.bool(value)
         elif isinstance(value, int) and abs(value) < 2**53:
             metadata[name] = dg.MetadataValue.int(value)
@@ -74,6 +79,25 @@ def event_metadata(values: dict[str, Any]) -> dict[str, dg.MetadataValue]:
         else:
             metadata[name] = dg.MetadataValue.text(str(value))
     return metadata
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.MetadataValue:
+    """Rows under ``columns`` as a table that the Dagster UI renders; a cell of None is empty."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns))]
+    lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
+
+
+def reasons_table(reasons: Sequence[Mapping[str, Any]]) -> dg.MetadataValue | None:
+    """Stored reasons as a table: code, what was found, what to do next; None where there are none."""
+    rows = [(reason["code"], reason["message"], reason["suggested_fix"]) for reason in reasons]
+    return markdown_table(("code", "what was found", "what to do"), rows) if rows else None
 
 
 def run_trace_id(run: dg.DagsterRun) -> str:

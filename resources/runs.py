@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from blaid_pipelines.store.database import Store
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from blaid_pipelines.store.database import Store
 
 CLAIM_TAG = "blaid/claim"
 IN_PROGRESS = [

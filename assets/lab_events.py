@@ -1,0 +1,102 @@
+"""What the LAB's events show of a bot: what a quant reads in the Dagster UI, and where the rest of it is.
+
+Postgres keeps every document whole, under the session id; an event holds the proof, the headline numbers and tables to
+read. A cohort of two hundred bots writes eight hundred events a cycle, so what is in here is paid for each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from resources.lab import markdown_table, reasons_table
+
+Values = Mapping[str, Any]
+# Numbers that Dagster plots over the runs of a bot, lifted out of the document that holds them all.
+PLOTTED = ("sessions", "trades", "net_pnl_cents", "max_drawdown_pct", "win_rate_pct", "profit_factor", "psr0")
+PROOF = ("trace_id", "session_id", "request_ids", "snapshot_id", "content_hash", "strategy_hash", "policy_hash")
+BUCKETS = ("side", "exit_reason")
+
+
+def _proof(values: Values) -> dict[str, Any]:
+    return {name: values.get(name) for name in PROOF}
+
+
+def _backtest(values: Values) -> dict[str, Any]:
+    metrics = values.get("metrics") or {}
+    reason = values.get("reason")
+    return {
+        **_proof(values),
+        "status": values.get("status"),
+        "reason_code": None if reason is None else reason["code"],
+        "reason": None if reason is None else reasons_table([reason]),
+        "result_hash": values.get("result_hash"),
+        "metrics": metrics or None,
+        **{name: metrics[name] for name in PLOTTED if name in metrics},
+    }
+
+
+def _diagnostics(values: Values) -> dict[str, Any]:
+    payload = values["diagnostics"]
+    overall = payload["overall"]
+    buckets = [(view, bucket) for view in BUCKETS for bucket in payload["breakdown"][view]]
+    numbers = ("trades", "net_pnl_cents", "expectancy_cents", "win_rate_pct", "profit_factor")
+    columns = ("view", "bucket", *numbers)
+    rows = [(view, bucket["bucket"], *(bucket[name] for name in numbers)) for view, bucket in buckets]
+    session_id = values["session_id"]
+    return {
+        **_proof(values),
+        **{name: overall[name] for name in numbers},
+        "exposure_pct": payload["exposure_pct"],
+        "ambiguous_trades": payload["ambiguous_trades"],
+        "breakdown": markdown_table(columns, rows),
+        "views": sorted(payload["breakdown"]),
+        "whole_payload": f"SELECT payload FROM backtest_diagnostics WHERE session_id = '{session_id}'",
+    }
+
+
+def _autonomy_score(values: Values) -> dict[str, Any]:
+    columns = ("name", "status", "value", "weight", "points", "problem")
+    rows = [[part[name] for name in columns] for part in values["subscores"]]
+    return {
+        **_proof(values),
+        "score": values["score"],
+        "tier": values["tier"],
+        "subscores": markdown_table(columns, rows),
+        "blockers": reasons_table(values["blockers"]),
+    }
+
+
+def _promotion_decision(values: Values) -> dict[str, Any]:
+    from blaid_pipelines.lab.status import deciding_gate
+
+    gates = values["gates"]
+    name, code = deciding_gate(gates)
+    columns = ("gate", "status", "input", "", "threshold", "why", "what to do")
+    rows = []
+    for gate in gates:
+        reason = gate["reason"] or {}
+        why = reason.get("message") or gate["note"]
+        compared = (gate["input"], gate["comparison"], gate["threshold"])
+        rows.append((gate["name"], gate["status"], *compared, why, reason.get("suggested_fix")))
+    return {
+        **_proof(values),
+        "decision": values["decision"],
+        "from_stage": values["from_stage"],
+        "to_stage": values["to_stage"],
+        "first_failing_gate": name,
+        "first_failing_reason": code,
+        "gates_passed": sum(gate["status"] == "PASS" for gate in gates),
+        "gates_not_passed": sum(gate["status"] != "PASS" for gate in gates),
+        "gates": markdown_table(columns, rows),
+        "decision_hash": values["decision_hash"],
+    }
+
+
+SHOWN: Mapping[str, Callable[[Values], dict[str, Any]]] = {
+    "backtest": _backtest,
+    "diagnostics": _diagnostics,
+    "autonomy_score": _autonomy_score,
+    "promotion_decision": _promotion_decision,
+}
+"""Per asset of the cohort: from the metadata of ``lab.cycle`` to what its event shows."""
