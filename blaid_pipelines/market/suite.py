@@ -237,7 +237,7 @@ def _validate(
     gx, library = _library()
     import pandas as pd
 
-    context = gx.get_context(mode="ephemeral")
+    context = gx.get_context(mode="ephemeral", project_config=_in_memory())
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     suite = gx.ExpectationSuite(name=f"{frame}_quality")
     for check in checks:
@@ -260,6 +260,13 @@ def _library() -> tuple[Any, Any]:
     import great_expectations.expectations as library
 
     return gx, library
+
+
+def _in_memory() -> Any:
+    """A context's configuration that keeps everything in memory: the default one makes temporary folders for docs."""
+    from great_expectations.data_context.types.base import DataContextConfig, InMemoryStoreBackendDefaults
+
+    return DataContextConfig(store_backend_defaults=InMemoryStoreBackendDefaults(init_temp_docs_sites=False))
 
 
 def _judge(check: Check, result: Mapping[str, Any] | None, rows: int) -> Outcome:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -166,6 +168,11 @@ def test_a_planted_defect_fails_its_check_and_no_other(defect: str) -> None:
 )
 def test_what_is_within_the_thresholds_passes(bars: Bars) -> None:
     assert evaluate(bars, MES, THRESHOLDS, LATER, (START, END)).status == "PASS"
+
+
+def test_a_verdict_needs_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "there is none"))
+    assert evaluate(CLEAN, MES, THRESHOLDS, LATER, (START, END)).status == "PASS"
 
 
 def test_reasons_carry_numbers_and_places() -> None:
