@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.dbt_project import DbtModel, read_project
+from blaid_pipelines.lab.dbt_project import DbtModel, read_project
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 from resources.dbt import DbtOutcome, dbt_build
 from resources.lab import LabResource, event_metadata

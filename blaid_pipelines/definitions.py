@@ -9,7 +9,7 @@ from assets.jobs import JOBS
 from assets.lab import bots, lab_cohort, provider_requests
 from assets.market import bars, instruments, judged_snapshots, matches_definitions, quality_verdict
 from assets.marts import build_warehouse
-from resources import LabResource
+from resources.lab import LabResource
 from sensors.lab_cadence import lab_cadence
 
 defs = dg.Definitions(

@@ -1,5 +1,1 @@
-"""What assets and sensors are handed: the open LAB, dbt. Bound once, in the definitions; opened only where used."""
-
-from resources.lab import LabResource
-
-__all__ = ["LabResource"]
+"""What assets and sensors are handed (the open LAB, dbt), and how jobs are run in this process for the commands."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.dbt_project import PROJECT
+from blaid_pipelines.lab.dbt_project import PROJECT
 
 
 @dataclass(frozen=True)

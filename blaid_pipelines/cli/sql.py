@@ -17,7 +17,7 @@ import click
 
 from blaid_pipelines.cli.output import json_option, note, print_json, print_table
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
-from blaid_pipelines.settings import Settings, load_settings
+from blaid_pipelines.settings import load_settings
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,7 +45,10 @@ def sql(query: str | None, limit: int, refresh: bool, as_json: bool) -> None:
 
     settings = load_settings()
     if refresh:
-        _refresh(settings)
+        from resources.commands import run_warehouse
+
+        note("Building the warehouse ...")
+        run_warehouse(settings)
     warehouse = current_warehouse(settings)
     answer = run_query(warehouse, settings.lake, TABLES_QUERY if query is None else query, limit)
     made = built_at(warehouse)
@@ -169,10 +172,3 @@ def _age(made: datetime, now: datetime) -> str:
     if seconds < 120:
         return f"{seconds} s"
     return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
-
-
-def _refresh(settings: Settings) -> None:
-    from resources.launch import run_job_in_process
-
-    note("Building the warehouse ...")
-    run_job_in_process(settings, "warehouse").raise_for_failure()

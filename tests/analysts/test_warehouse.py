@@ -16,10 +16,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from assets.dbt_project import read_project
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import open_lab
 from blaid_pipelines.lab.cycle import run_cohort
+from blaid_pipelines.lab.dbt_project import read_project
 from blaid_pipelines.lab.series import judge_series, pull_series
 from blaid_pipelines.lab.status import bot_statuses, deciding_gate
 from blaid_pipelines.lab.warehouse import (
@@ -145,12 +145,16 @@ class TestMarts:
             found.setdefault(f"{schema}.{table}", []).append((column, kind))
         assert found == documented
 
-    def test_an_empty_lab_builds_too(self, settings: Settings, store: Store) -> None:
-        with open_build(settings, NOW, "0123456789") as build:
-            outcome = build_with_dbt(settings, store, build)
-            assert outcome.returncode == 0, outcome.log_tail
-            assert rows(build.database, "select count(*) from marts.fct_trades") == [(0,)]
-            assert rows(build.database, "select count(*) from staging.stg_instruments") == [(17,)]
+    def test_an_empty_lab_builds_too_when_asked_for_by_a_query(self, settings: Settings, store: Store) -> None:
+        from click.testing import CliRunner
+
+        from blaid_pipelines.cli.sql import sql
+
+        query = "select (select count(*) from fct_trades) as trades, (select count(*) from stg_instruments) as roots"
+        result = CliRunner().invoke(sql, ["--refresh", "--json", query])
+        assert result.exception is None, result.exception
+        assert json.loads(result.stdout)["rows"] == [{"trades": 0, "roots": 17}]
+        assert "Building the warehouse" in result.stderr
 
     def test_one_cent_between_ledger_and_session_keeps_the_old_warehouse(
         self, settings: Settings, store: Store

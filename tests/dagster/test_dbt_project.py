@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from assets.dbt_project import PROJECT, read_project
+from blaid_pipelines.lab.dbt_project import PROJECT, read_project
 from blaid_pipelines.lab.warehouse import exported_names
 from resources.dbt import run_dbt
 

@@ -1,4 +1,4 @@
-"""The dbt project as asset specs, read from its own YAML and SQL without importing dbt, which takes seconds.
+"""The dbt project read from its own YAML and SQL, without importing dbt, which takes seconds.
 
 Only what lineage needs is read: model names, descriptions, columns, tests, and ``ref()`` and ``source()`` in the SQL. A
 test runs ``dbt parse`` and compares the manifest with this reading, so that the two cannot drift apart. Every test in
@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-PROJECT = Path(__file__).resolve().parent.parent / "dbt_like_sql"
+PROJECT = Path(__file__).resolve().parents[2] / "dbt_like_sql"
 _REF = re.compile(r"""\{\{\s*ref\(\s*['"](\w+)['"]\s*\)\s*\}\}""")
 _SOURCE = re.compile(r"""\{\{\s*source\(\s*['"](\w+)['"]\s*,\s*['"](\w+)['"]\s*\)\s*\}\}""")
 
