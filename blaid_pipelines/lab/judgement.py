@@ -16,14 +16,14 @@ from sqlalchemy import func, select
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.lab.inputs import snapshot_request_ids
+from blaid_pipelines.market.provenance import check_snapshot_proof
 from blaid_pipelines.market.snapshots import resolve_snapshot
 from blaid_pipelines.policy.autonomy import AutonomyEvidence, RequestOutcomes, Score, score
 from blaid_pipelines.policy.gates import EvidenceIds, PromotionEvidence
 from blaid_pipelines.policy.model import STAGE_LADDER, Stage
 from blaid_pipelines.policy.promotion import PromotionVerdict, decide
-from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.providers.registry import configured_brokers
-from blaid_pipelines.reasons import Reason, ReasonCode, Refused
+from blaid_pipelines.reasons import Reason, Refused
 from blaid_pipelines.store.tables import Bot, ProviderRequest, QualityVerdict, Snapshot
 
 
@@ -78,7 +78,7 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
     evidence = PromotionEvidence(
         metrics=done.metrics,
         quality_status=quality,
-        proof_reasons=None if snapshot is None else _proof(lab, snapshot, request_ids),
+        proof_reasons=None if snapshot is None else check_snapshot_proof(lab.store, snapshot),
         reproducible=done.reproducible,
         simulated=None if snapshot is None else snapshot.simulated,
         environment=lab.settings.env,
@@ -134,19 +134,3 @@ def _outcomes(lab: LabContext, snapshot: Snapshot, request_ids: Sequence[UUID]) 
         ).all()
     counts: dict[bool | None, int] = {row.success: row[1] for row in rows}
     return RequestOutcomes(total=sum(counts.values()), failed=counts.get(False, 0), unknown=counts.get(None, 0))
-
-
-def _proof(lab: LabContext, snapshot: Snapshot, request_ids: Sequence[UUID]) -> list[Reason]:
-    """Reasons why the use of the source is not proven: none for files, whose hashes are the provenance."""
-    if request_ids:
-        return check_requests(lab.store, request_ids)
-    if snapshot.provenance.get("source") == "file" and snapshot.provenance.get("files"):
-        return []
-    return [
-        Reason(
-            ReasonCode.PROOF_UNKNOWN,
-            "the snapshot cites neither provider requests nor files",
-            "Pull or ingest the series again.",
-            {"snapshot_id": snapshot.snapshot_id},
-        )
-    ]

@@ -25,7 +25,7 @@ from blaid_pipelines.market.lake import write_segment
 from blaid_pipelines.market.purchase import PROVIDER, lock_number, price_spans, purchase_lock
 from blaid_pipelines.market.segments import record_segments
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot
+from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot, current_head, get_snapshot
 from blaid_pipelines.market.spans import Span, overlap, uncovered
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import LakeSegment, Snapshot
@@ -84,8 +84,9 @@ def pull(
 ) -> PullResult:
     """Bring a range of a series into the lake and snapshot it. Nothing missing: no call, the same snapshot.
 
-    The snapshot is what bots on the series read from now on, unless what they read is of this source and holds the
-    range already.
+    A pull extends the series: where its range touches what bots on the series read from this source already, the
+    snapshot covers both, so that a day more is a day more and a part of what is there changes nothing. The snapshot is
+    what bots read from now on.
 
     Raises :class:`InvalidRequest` for a request that makes no sense, :class:`Refused` for the budget
     (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``) or a pull of the same series under way (``ALREADY_RUNNING``; a purchase
@@ -97,6 +98,7 @@ def pull(
     wanted = _check_request(request, clock())
     key = f"{PROVIDER}:{settings.databento_url}"
     with _series_lock(store, request, key):
+        wanted = _extended(store, request, key, wanted)
         segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
         missing = uncovered(wanted, [_span(entry) for entry in segments])
         reused = sum(1 for entry in segments if overlap(_span(entry), wanted))
@@ -118,6 +120,18 @@ def pull(
     return PullResult(
         snapshot, request_ids, cost, pulled, [(from_ns(left), from_ns(right)) for left, right in missing], reused
     )
+
+
+def _extended(store: Store, request: PullRequest, key: str, wanted: Span) -> Span:
+    """``wanted``, together with the range of the series' head where that is of the same source and touches it."""
+    head = current_head(store, request.symbol, request.schema)
+    if head is None or (head.dataset, head.source_key) != (request.dataset, key):
+        return wanted
+    snapshot = get_snapshot(store, head.snapshot_id)
+    start, end = to_ns(snapshot.range_start), to_ns(snapshot.range_end)
+    if wanted[1] < start or end < wanted[0]:
+        return wanted
+    return min(start, wanted[0]), max(end, wanted[1])
 
 
 def _check_request(request: PullRequest, now: datetime) -> Span:
@@ -296,6 +310,4 @@ def _snapshot(
     provenance = {"source": PROVIDER, "source_key": key, "request_ids": list(request_ids)}
     series = Series(request.dataset, request.schema, request.symbol, spec.symbol)
     simulated = any(segment.simulated for segment in used)
-    return create_snapshot(
-        store, lake, series, *wanted, parts, provenance, simulated, context.trace_id, keep_wider_head=True
-    )
+    return create_snapshot(store, lake, series, *wanted, parts, provenance, simulated, context.trace_id)

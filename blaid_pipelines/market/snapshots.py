@@ -85,15 +85,11 @@ def create_snapshot(
     provenance: Mapping[str, Any],
     simulated: bool,
     trace_id: str,
-    *,
-    keep_wider_head: bool = False,
 ) -> Snapshot:
     """Write the snapshot row of these files, or find the one that exists (same content and provenance, same id).
 
-    In the same transaction it becomes the head of its (symbol, schema), if it is not already. With ``keep_wider_head``
-    the head stays where it is of the same dataset and source and its range holds this one and more: a part of what
-    bots read already is nothing new to them. The bars are read back from the lake and verified first, so that no row
-    cites what cannot be loaded.
+    In the same transaction it becomes the head of its (symbol, schema), if it is not already. The bars are read back
+    from the lake and verified first, so that no row cites what cannot be loaded.
     """
     bars = read_parts(lake, parts)
     content_hash = bars.content_hash()
@@ -118,38 +114,27 @@ def create_snapshot(
     }
     with store.session() as session:
         session.execute(insert(Snapshot).values(row).on_conflict_do_nothing(index_elements=["snapshot_id"]))
-        _move_head(session, session.get_one(Snapshot, snapshot_id), trace_id, keep_wider_head)
+        _move_head(session, session.get_one(Snapshot, snapshot_id), trace_id)
     return get_snapshot(store, snapshot_id)
 
 
-def _move_head(session: Session, snapshot: Snapshot, trace_id: str, keep_wider: bool) -> None:
+def _move_head(session: Session, snapshot: Snapshot, trace_id: str) -> None:
     # Moves of one series one after another: which head came last must not depend on whose commit was faster.
     number = int(fingerprint(["head", snapshot.symbol, snapshot.schema])[:15], 16)
     session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
-    source_key = str(snapshot.provenance.get("source_key", ""))
     head = session.scalars(_newest_head(snapshot.symbol, snapshot.schema)).first()
-    if head is not None:
-        if head.snapshot_id == snapshot.snapshot_id:
-            return
-        same_source = (head.dataset, head.source_key) == (snapshot.dataset, source_key)
-        if keep_wider and same_source and _inside(snapshot, session.get_one(Snapshot, head.snapshot_id)):
-            return
+    if head is not None and head.snapshot_id == snapshot.snapshot_id:
+        return
     session.add(
         SeriesHead(
             symbol=snapshot.symbol,
             schema=snapshot.schema,
             dataset=snapshot.dataset,
-            source_key=source_key,
+            source_key=str(snapshot.provenance.get("source_key", "")),
             snapshot_id=snapshot.snapshot_id,
             trace_id=trace_id,
         )
     )
-
-
-def _inside(part: Snapshot, whole: Snapshot) -> bool:
-    """True for a range that another one holds and goes beyond; the very same range brought anew is not inside."""
-    spans = (part.range_start, part.range_end), (whole.range_start, whole.range_end)
-    return spans[1][0] <= spans[0][0] and spans[0][1] <= spans[1][1] and spans[0] != spans[1]
 
 
 def _newest_head(symbol: str, schema: str) -> Select[SeriesHead]:

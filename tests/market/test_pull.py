@@ -132,25 +132,30 @@ def test_only_missing_parts_are_bought_and_the_content_does_not_tell_how(world: 
     calls = world.calls()
     inner = world.pull(day(12, 6), day(14, 6))
     assert world.calls() == calls
-    assert inner.snapshot.content_hash == truth(day(12, 6), day(14, 6)).content_hash()
+    assert inner.snapshot.snapshot_id == whole.snapshot.snapshot_id
 
 
-def test_bots_read_what_was_pulled_last_but_never_less_of_the_same(world: World) -> None:
+def test_a_pull_extends_the_series_that_bots_read_and_never_cuts_it(world: World) -> None:
     def read_by_bots() -> str:
         return resolve_snapshot(world.store, "MES", "MES.c.0", "ohlcv-1m").snapshot_id
 
-    wide = world.pull(day(12), day(15)).snapshot
-    for start, end in ((day(13), day(14)), (day(12), day(13)), (day(14), day(15))):
-        part = world.pull(start, end).snapshot
-        assert part.snapshot_id != read_by_bots() == wide.snapshot_id, "one day of what is there is nothing new"
-    other = world.pull(day(14), day(19)).snapshot
-    assert read_by_bots() == other.snapshot_id
-    assert world.pull(day(12), day(15)).snapshot.snapshot_id == wide.snapshot_id == read_by_bots()
-    wider = world.pull(day(11), day(19)).snapshot
-    assert read_by_bots() == wider.snapshot_id
-    (world.gateway.settings.lake / wider.files[0]["path"]).write_bytes(b"rot")
-    mended = world.pull(day(11), day(19)).snapshot
-    assert wider.snapshot_id != mended.snapshot_id == read_by_bots()
+    days = world.pull(day(12), day(15)).snapshot
+    for start, end in ((day(13), day(14)), (day(12), day(13)), (day(14), day(15)), (day(12), day(15))):
+        assert world.pull(start, end).snapshot.snapshot_id == days.snapshot_id == read_by_bots()
+    longer = world.pull(day(15), day(16))
+    assert longer.missing_ranges == [(day(15), day(16))], "a day more buys a day"
+    assert (longer.snapshot.range_start, longer.snapshot.range_end) == (day(12), day(16))
+    assert longer.snapshot.content_hash == truth(day(12), day(16)).content_hash()
+    assert read_by_bots() == longer.snapshot.snapshot_id
+    apart = world.pull(day(18), day(19)).snapshot
+    assert (apart.range_start, apart.range_end) == (day(18), day(19)), "what does not touch is a series of its own"
+    assert read_by_bots() == apart.snapshot_id
+    whole = world.pull(day(12), day(18)).snapshot
+    assert (whole.range_start, whole.range_end) == (day(12), day(19))
+    (world.gateway.settings.lake / whole.files[0]["path"]).write_bytes(b"rot")
+    mended = world.pull(day(13), day(14)).snapshot
+    assert whole.snapshot_id != mended.snapshot_id == read_by_bots()
+    assert mended.content_hash == truth(day(12), day(19)).content_hash()
 
 
 def test_another_gateway_is_another_source(gateway: StartGateway, store: Store) -> None:
@@ -293,8 +298,7 @@ def test_an_empty_answer_is_believed_on_a_weekend_and_not_on_a_working_day(gatew
     weekend = world.pull(day(15, 12), day(17, 12))
     assert weekend.snapshot.content_hash == truth(day(15, 12), day(17, 12)).content_hash()
     assert world.pull(day(15, 21), day(17, 12)).missing_ranges == []
-    saturday = world.pull(day(16), day(17)).snapshot
-    assert (saturday.bar_count, friday.snapshot.bar_count > 0) == (0, True)
+    assert weekend.snapshot.bar_count == friday.snapshot.bar_count > 0
     world.pull(day(11), day(12))
     with pytest.raises(StopAndFix) as caught:
         world.pull(day(11), day(13))
