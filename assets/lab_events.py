@@ -72,12 +72,17 @@ def _promotion_decision(values: Values) -> dict[str, Any]:
 
     gates = values["gates"]
     name, code = deciding_gate(gates)
-    columns = ("gate", "status", "input", "", "threshold", "why", "what to do")
+    columns = ("gate", "status", "input", "compared", "threshold", "why", "what to do")
     rows = []
     for gate in gates:
         reason = gate["reason"] or {}
         why = reason.get("message") or gate["note"]
-        compared = (gate["input"], gate["comparison"], gate["threshold"])
+        read = gate["input"]
+        if isinstance(
+            read, Mapping
+        ):  # the ids of the evidence: which are there; their values are in the decision's row
+            read = ", ".join(name for name, value in read.items() if value)
+        compared = (read, gate["comparison"], gate["threshold"])
         rows.append((gate["name"], gate["status"], *compared, why, reason.get("suggested_fix")))
     return {
         **_proof(values),

@@ -224,7 +224,7 @@ def _show(report: dict[str, Any], bots: tuple[DemoBot, ...], settings: Settings,
     from blaid_pipelines.cli.research import print_statuses, proof_line
     from blaid_pipelines.lab.status import BotStatus
 
-    line, agree = proof_line(report["proof"])
+    agree: bool = report["proof"]["equal"]
     if as_json:
         return agree
     wanted = {bot.name for bot in bots}
@@ -239,7 +239,7 @@ def _show(report: dict[str, Any], bots: tuple[DemoBot, ...], settings: Settings,
             )
             click.echo(f"    {bot.symbol} were pulled or ingested since, or a broker was configured")
     click.echo("")
-    click.echo(line)
+    click.echo(proof_line(report["proof"]))
     click.echo(f"Done in {report['seconds']} s. What to open next:")
     blaid = program()
     evidence = "select bot_name, decision, first_failing_gate from promotion_evidence where is_latest"

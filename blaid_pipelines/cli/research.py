@@ -133,14 +133,22 @@ def print_statuses(statuses: Sequence[BotStatus], title: str) -> None:
     )  # fmt: skip
 
 
-def proof_line(proof: Mapping[str, int | None]) -> tuple[str, bool]:
-    """One line that compares the three counts, and whether they agree (only then is anything proven)."""
-    counts = (proof["calls"], proof["rows"], proof["sandbox_received"])
-    agree = None not in counts and len(set(counts)) == 1
-    shown = " / ".join("unknown" if count is None else f"{count}" for count in counts)
-    if agree:
-        return f"Proof: external calls = request rows = requests the sandbox received = {counts[0]}", True
-    return f"Proof: external calls / request rows / sandbox received: {shown} - NOT EQUAL", False
+def proof_line(proof: Mapping[str, Any]) -> str:
+    """One line that compares the counts and says whether they prove anything."""
+    names = {"calls": "external calls", "rows": "request rows"}
+    if proof["counted_by_gateway"]:
+        names["sandbox_received"] = "requests that the sandbox received"
+    notes = []
+    if proof["unreached"]:
+        notes.append(f"{proof['unreached']} of the calls met no server, so nobody received them")
+    if proof["unknown"]:
+        notes.append(f"{proof['unknown']} rows have no known outcome: their process ended in between")
+    if proof["equal"] and not proof["unreached"]:
+        line = f"Proof: {' = '.join(names.values())} = {proof['rows']}"
+    else:
+        shown = ", ".join(f"{name} {'unknown' if proof[key] is None else proof[key]}" for key, name in names.items())
+        line = f"Proof: {shown} - " + ("they agree" if proof["equal"] else "THEY DO NOT AGREE")
+    return line + "".join(f"; {text}" for text in notes)
 
 
 @click.command()
@@ -256,8 +264,12 @@ def _print_bundle(bundle: Mapping[str, Any]) -> None:
 
 @click.command()
 @json_option
-def status(as_json: bool) -> None:
-    """Show every bot with its latest result and decision, and the proof of use."""
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show every bot with its latest result and decision, and the proof of use.
+
+    Exits 1 when the counts of external calls do not agree: then nothing is proven.
+    """
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.status import bot_statuses, status_report
     from blaid_pipelines.settings import load_settings
@@ -266,10 +278,12 @@ def status(as_json: bool) -> None:
         report = status_report(lab)
         rows = bot_statuses(lab)
     if as_json:
-        print_json({"success": True, **report})
-        return
-    if rows:
-        print_statuses(rows, f"Bots ({report['environment']})")
+        print_json({"success": report["proof"]["equal"], **report})
     else:
-        click.echo("No bots yet. `blaid demo` shows the whole way; `blaid bot create` makes one.")
-    click.echo(proof_line(report["proof"])[0])
+        if rows:
+            print_statuses(rows, f"Bots ({report['environment']})")
+        else:
+            click.echo("No bots yet. `blaid demo` shows the whole way; `blaid bot create` makes one.")
+        click.echo(proof_line(report["proof"]))
+    if not report["proof"]["equal"]:
+        ctx.exit(DIFFERENT)

@@ -117,5 +117,5 @@ def status_report(lab: LabContext) -> dict[str, Any]:
         "environment": lab.settings.env.value,
         "policy_hash": lab.policy.hash,
         "bots": [status.as_json() for status in bot_statuses(lab)],
-        "proof": {"calls": counts.calls, "rows": counts.rows, "sandbox_received": counts.sandbox_received},
+        "proof": counts.as_json(),
     }

@@ -8,8 +8,9 @@ with a known, good outcome?
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -28,25 +29,42 @@ class ProofCounts:
     """``calls`` that left by the wire log, ``rows`` recorded, ``sandbox_received`` by the gateway's own log.
 
     ``sandbox_received`` is None outside the sandbox world, where nobody else counts (``counted_by_gateway`` False), and
-    in the sandbox world where no local gateway has kept a log.
+    in the sandbox world where no local gateway has kept a log. ``unreached`` rows met a server that was not there, so
+    that nobody can have received them; ``unknown`` rows have no outcome: their process ended in between.
     """
 
     calls: int
     rows: int
     sandbox_received: int | None
     counted_by_gateway: bool
+    unreached: int
+    unknown: int
 
     @property
     def equal(self) -> bool:
         """Whether every count that applies is there and says the same: only then is anything proven."""
-        counts = {self.calls, self.rows} | ({self.sandbox_received} if self.counted_by_gateway else set())
-        return len(counts) == 1
+        if not self.counted_by_gateway:
+            return self.calls == self.rows
+        received = self.sandbox_received
+        if received is None and self.rows == self.unreached:
+            received = 0  # nobody was asked, so there is no log to be missed
+        return self.calls == self.rows and received == self.rows - self.unreached
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready, with the verdict."""
+        return {**asdict(self), "equal": self.equal}
 
 
 def proof_counts(store: Store, settings: Settings) -> ProofCounts:
     """The three counts of an installation, since its beginning."""
     with store.session() as session:
-        rows = session.scalar(select(func.count()).select_from(ProviderRequest)) or 0
+        rows, unreached, unknown = session.execute(
+            select(
+                func.count(),
+                func.count().filter(ProviderRequest.error_code == ReasonCode.PROVIDER_UNREACHABLE.value),
+                func.count().filter(ProviderRequest.success.is_(None)),
+            ).select_from(ProviderRequest)
+        ).one()
     sandbox = settings.env is Environment.SANDBOX
     received = _lines(request_log_path(settings)) if sandbox else None
     return ProofCounts(
@@ -54,6 +72,8 @@ def proof_counts(store: Store, settings: Settings) -> ProofCounts:
         rows=rows,
         sandbox_received=received,
         counted_by_gateway=sandbox,
+        unreached=unreached,
+        unknown=unknown,
     )
 
 

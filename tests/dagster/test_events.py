@@ -11,6 +11,7 @@ from assets.market import verdict_checks
 from blaid_pipelines.lab.status import deciding_gate
 from blaid_pipelines.market.checks import QUALITY_CHECKS
 from blaid_pipelines.market.suite import CHECKS
+from blaid_pipelines.policy.gates import GateResult, GateStatus
 from resources.lab import event_metadata, markdown_table
 from tests.analysts.world import GATES
 
@@ -57,6 +58,14 @@ def test_a_decision_shows_the_gates_as_a_table_and_the_one_that_decided(bot: str
     assert len(lines) == len(GATES[bot])
     assert {line.count("|") for line in (head, rule, *lines)} == {8}
     assert {name: shown[name].value for name in PROOF} == PROOF
+
+
+def test_a_gate_that_read_ids_shows_which_were_there() -> None:
+    ids = GateResult("evidence", GateStatus.PASS, {"session_id": "0190", "result_hash": None}, "every id", "has")
+    values = {**PROOF, "decision": "REFUSE", "from_stage": "LAB", "to_stage": "PAPER", "decision_hash": "d"}
+    shown = event_metadata(SHOWN["promotion_decision"]({**values, "gates": [ids.as_json()]}))
+    assert str(shown["gates"].value).splitlines()[-1] == "| evidence | PASS | session_id | has | every id |  |  |"
+    assert "first_failing_gate" not in shown
 
 
 def test_a_refused_backtest_shows_why() -> None:

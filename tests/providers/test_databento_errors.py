@@ -173,8 +173,8 @@ BODIES: list[tuple[str, str, Fault, ReasonCode, type[BlaidError], int]] = [
     ("fraction", "count", Fault(body="1.5"), ReasonCode.BAD_RESPONSE, DependencyDown, 1),
     ("object", "datasets", Fault(body='{"a": 1}'), ReasonCode.BAD_RESPONSE, DependencyDown, 1),
     ("no-range", "range", Fault(body='{"start": "x", "end": "y"}'), ReasonCode.BAD_RESPONSE, DependencyDown, 1),
-    ("reset", "cost", Fault(kind="reset", times=9), ReasonCode.PROVIDER_UNREACHABLE, RetryLater, 3),
-    ("cut", "cost", Fault(kind="cut", times=9), ReasonCode.PROVIDER_UNREACHABLE, RetryLater, 3),
+    ("reset", "cost", Fault(kind="reset", times=9), ReasonCode.CONNECTION_BROKEN, RetryLater, 3),
+    ("cut", "cost", Fault(kind="cut", times=9), ReasonCode.CONNECTION_BROKEN, RetryLater, 3),
     ("hang", "cost", Fault(kind="hang", seconds=1.5, times=9), ReasonCode.TIMEOUT, RetryLater, 2),
 ]
 
@@ -210,8 +210,8 @@ STREAMS = [
     ("empty", Fault("timeseries.get_range", body=""), ReasonCode.BAD_RESPONSE, 1),
     ("header-only", Fault("timeseries.get_range", body="DBN\x03"), ReasonCode.BAD_RESPONSE, 1),
     ("truncated", Fault("timeseries.get_range", "truncated"), ReasonCode.BAD_RESPONSE, 1),
-    ("cut", Fault("timeseries.get_range", "cut", times=9), ReasonCode.PROVIDER_UNREACHABLE, 3),
-    ("reset", Fault("timeseries.get_range", "reset", times=9), ReasonCode.PROVIDER_UNREACHABLE, 3),
+    ("cut", Fault("timeseries.get_range", "cut", times=9), ReasonCode.CONNECTION_BROKEN, 3),
+    ("reset", Fault("timeseries.get_range", "reset", times=9), ReasonCode.CONNECTION_BROKEN, 3),
     ("server", Fault("timeseries.get_range", status=503, times=9), ReasonCode.UPSTREAM_5XX, 3),
 ]
 
@@ -241,7 +241,7 @@ def test_a_passing_failure_is_tried_again_and_every_attempt_has_its_row(world: W
     streams = [row for row in world.rows() if row.endpoint == "timeseries.get_range"]
     assert [(row.attempt, row.success, row.error_code) for row in streams] == [
         (1, False, "RATE_LIMITED"),
-        (2, False, "PROVIDER_UNREACHABLE"),
+        (2, False, "CONNECTION_BROKEN"),
         (3, True, None),
     ]
     assert len({row.request_fingerprint for row in streams}) == 1

@@ -212,7 +212,7 @@ def _timeout(endpoint: str, what: str, numbers: Mapping[str, Any] | None = None)
 def _interrupted(endpoint: str, text: str) -> RetryLater:
     return RetryLater(
         Reason(
-            ReasonCode.PROVIDER_UNREACHABLE,
+            ReasonCode.CONNECTION_BROKEN,
             f"The connection broke during {endpoint}. {text}",
             "Try again; look at the network if it lasts.",
             {"endpoint": endpoint},
