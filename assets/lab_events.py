@@ -80,7 +80,7 @@ def _promotion_decision(values: Values) -> dict[str, Any]:
         read = gate["input"]
         if isinstance(
             read, Mapping
-        ):  # the ids of the evidence: which are there; their values are in the decision's row
+        ):  # ids: which were there; their values are in the decision's row
             read = ", ".join(name for name, value in read.items() if value)
         compared = (read, gate["comparison"], gate["threshold"])
         rows.append((gate["name"], gate["status"], *compared, why, reason.get("suggested_fix")))
