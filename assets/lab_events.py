@@ -78,9 +78,7 @@ def _promotion_decision(values: Values) -> dict[str, Any]:
         reason = gate["reason"] or {}
         why = reason.get("message") or gate["note"]
         read = gate["input"]
-        if isinstance(
-            read, Mapping
-        ):  # ids: which were there; their values are in the decision's row
+        if isinstance(read, Mapping):  # ids: which were there; their values are in the decision's row
             read = ", ".join(name for name, value in read.items() if value)
         compared = (read, gate["comparison"], gate["threshold"])
         rows.append((gate["name"], gate["status"], *compared, why, reason.get("suggested_fix")))
