@@ -30,19 +30,20 @@ VERDICT_CHECK = "verdict"
 class BarsConfig(dg.Config):
     """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet or CSV files.
 
-    ``start`` and ``end``: a day or an ISO time, UTC where it names no zone, end exclusive. ``stamp``: what a bar's time
-    marks in Parquet and CSV files, ``open`` or ``close``; nothing is assumed. ``tz``: the zone of their times without
-    one.
+    ``start`` and ``end``: a day or an ISO time, UTC where it names no zone, end exclusive; a pull without them takes
+    the range that bots on the series read now, so that the defaults bring a known series through the gate again.
+    ``stamp``: what a bar's time marks in Parquet and CSV files, ``open`` or ``close``; ``tz``: the zone of their times
+    without one. Nothing is assumed.
     """
 
-    source: str
+    source: str = "pull"
     start: str | None = None
     end: str | None = None
     data_schema: str = "ohlcv-1m"
     dataset: str = "GLBX.MDP3"
     files: list[str] = []  # noqa: RUF012 - pydantic copies defaults
     stamp: str | None = None
-    tz: str = "UTC"
+    tz: str | None = None
 
 
 class VerdictConfig(dg.Config):
@@ -141,7 +142,7 @@ def bars(
         if config.source == "pull":
             outcome = pull_series(
                 opened,
-                _pull_request(context.partition_key, config),
+                _pull_request(opened, context.partition_key, config),
                 dagster_run_id=context.run.run_id,
                 progress=context.log.info,
             )
@@ -318,20 +319,19 @@ def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema:
     return str(resolve_snapshot(lab.store, instrument_root(symbol), symbol, data_schema).snapshot_id)
 
 
-def _pull_request(symbol: str, config: BarsConfig) -> Any:
-    from blaid_pipelines.lab.series import parse_instant
+def _pull_request(lab: Any, symbol: str, config: BarsConfig) -> Any:
+    from blaid_pipelines.lab.series import known_range, parse_instant
     from blaid_pipelines.market.pull import PullRequest
 
-    return PullRequest(
-        symbol=symbol,
-        start=parse_instant("start", config.start),
-        end=parse_instant("end", config.end),
-        schema=config.data_schema,
-        dataset=config.dataset,
-    )
+    if config.start is None and config.end is None:
+        start, end = known_range(lab, symbol, config.data_schema)
+    else:
+        start, end = parse_instant("start", config.start), parse_instant("end", config.end)
+    return PullRequest(symbol=symbol, start=start, end=end, schema=config.data_schema, dataset=config.dataset)
 
 
 def _ingest_request(symbol: str, config: BarsConfig) -> Any:
+    from blaid_pipelines.lab.series import parse_instant
     from blaid_pipelines.market.ingest import IngestRequest
 
     if not config.files:
@@ -347,6 +347,8 @@ def _ingest_request(symbol: str, config: BarsConfig) -> Any:
         stamp=stamp,
         tz=config.tz,
         schema=config.data_schema,
+        start=None if config.start is None else parse_instant("start", config.start),
+        end=None if config.end is None else parse_instant("end", config.end),
     )
 
 

@@ -174,6 +174,8 @@ def _failure(event: dg.DagsterEvent, failed_checks: tuple[str, ...]) -> BlaidErr
     while cause is not None and cause.cause is not None:
         cause = cause.cause
     class_name = cause.cls_name if cause is not None else None
+    if class_name == "DagsterExecutionInterruptedError":
+        raise KeyboardInterrupt
     if class_name == "DagsterAssetCheckFailedError":
         quality = any(name.startswith("quality_verdict:") for name in failed_checks)
         return Refused(

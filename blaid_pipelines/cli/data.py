@@ -47,9 +47,28 @@ def pull(symbol: str, schema: str, start: str, end: str, dataset: str, as_json: 
 @click.option("--stamp", type=click.Choice(["open", "close"]), help="What a bar's stamp marks; DBN files say it.")
 @click.option("--tz", help="Time zone of naive stamps, such as UTC or America/Chicago; DBN files say it.")
 @_schema_option
+@click.option("--start", metavar="DATE", help="Begin of what the files answer for; without it, their first bar.")
+@click.option("--end", metavar="DATE", help="End of it, exclusive; without it, the last bar's session or UTC day.")
 @json_option
-def ingest(files: tuple[Path, ...], symbol: str, stamp: str | None, tz: str | None, schema: str, as_json: bool) -> None:
-    """Take bars of one series from DBN, Parquet or CSV FILEs, then through the quality gate."""
+def ingest(
+    files: tuple[Path, ...],
+    symbol: str,
+    stamp: str | None,
+    tz: str | None,
+    schema: str,
+    start: str | None,
+    end: str | None,
+    as_json: bool,
+) -> None:
+    """Take bars of one series from DBN, Parquet or CSV FILEs, then through the quality gate.
+
+    Parquet and CSV files need --stamp, and --tz where their times name no zone: nothing is guessed.
+    """
+    from blaid_pipelines.lab.series import parse_instant
+
+    span = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
+    for name, value in span.items():
+        parse_instant(name, value)
     for path in files:
         if not path.is_file():
             raise InvalidRequest(
@@ -64,6 +83,7 @@ def ingest(files: tuple[Path, ...], symbol: str, stamp: str | None, tz: str | No
         "source": "file",
         "data_schema": schema,
         "files": [str(path.expanduser().absolute()) for path in files],
+        **span,
         **({"stamp": stamp} if stamp else {}),
         **({"tz": tz} if tz else {}),
     }

@@ -23,7 +23,7 @@ from blaid_pipelines.market.ingest import IngestRequest, ingest
 from blaid_pipelines.market.pull import PullRequest, PullResult, pull
 from blaid_pipelines.market.purchase import PROVIDER
 from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import get_snapshot
+from blaid_pipelines.market.snapshots import current_head, get_snapshot
 from blaid_pipelines.proof.recorder import CallContext
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BotJob, QualityVerdict, Snapshot
@@ -48,6 +48,22 @@ def parse_instant(name: str, value: str | None) -> datetime:
             )
         ) from None
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def known_range(lab: LabContext, symbol: str, schema: str) -> tuple[datetime, datetime]:
+    """The range that bots on the series read now; raises :class:`InvalidRequest` where the series has none yet."""
+    head = current_head(lab.store, symbol, schema)
+    if head is None:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"{symbol} {schema} has no bars yet, so it is not known which range to pull",
+                "Give start and end, such as 2024-01-02 and 2024-06-28.",
+                {"symbol": symbol, "schema": schema},
+            )
+        )
+    snapshot = get_snapshot(lab.store, head.snapshot_id)
+    return snapshot.range_start, snapshot.range_end
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class FileBars:
     end: datetime | None = None
 
 
-def read_bar_file(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> FileBars:
+def read_bar_file(path: Path, symbol: str, stamp: str, tz: str | None, schema: str) -> FileBars:
     """Read one file, by its name's ending: ``.dbn[.zst]``, ``.parquet``, ``.csv[.gz|.zst]``.
 
     Raises :class:`StopAndFix` (``FILE_UNREADABLE``, ``FORMAT_UNSUPPORTED``, ``FIELD_MISSING``) for the file's faults
@@ -73,12 +73,12 @@ def read_bar_file(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> 
     return FileBars(path.name, digest, _bars(path, table, symbol, stamp, tz, schema), simulated, None)
 
 
-def _read_dbn(path: Path, symbol: str, stamp: str, tz: str, schema: str) -> DbnBars:
+def _read_dbn(path: Path, symbol: str, stamp: str, tz: str | None, schema: str) -> DbnBars:
     from blaid_pipelines.providers.databento.dbn import read_dbn
 
     dbn = read_dbn(path)
     problem = None
-    if stamp != "open" or tz != "UTC":
+    if stamp != "open" or tz not in {None, "UTC"}:
         problem = "DBN stamps bars at their open in UTC: use --stamp open --tz UTC"
     elif dbn.schema != schema:
         problem = f"the file holds {dbn.schema}: use --schema {dbn.schema}"
@@ -118,7 +118,7 @@ def _csv(path: Path) -> pa.Table:
         raise _unreadable(path, f"is no readable CSV file: {error}") from error
 
 
-def _bars(path: Path, table: pa.Table, symbol: str, stamp: str, tz: str, schema: str) -> Bars:
+def _bars(path: Path, table: pa.Table, symbol: str, stamp: str, tz: str | None, schema: str) -> Bars:
     columns = {name.strip().lower(): table.column(position) for position, name in enumerate(table.schema.names)}
     time_name = next((name for name in _TIME if name in columns), None)
     absent = [name for name in (*PRICES, "volume") if name not in columns] + ([] if time_name else ["ts_open"])
@@ -141,12 +141,24 @@ def _bars(path: Path, table: pa.Table, symbol: str, stamp: str, tz: str, schema:
     return Bars.build(ts_open, opens, highs, lows, closes, volume, contract)
 
 
-def _times(path: Path, column: pa.ChunkedArray, tz: str) -> npt.NDArray[np.int64]:
-    """Stamps as nanoseconds UTC. A bar without a time cannot be placed, so one is enough to refuse the file."""
+def _naive(path: Path) -> Reason:
+    return Reason(
+        ReasonCode.INVALID_REQUEST,
+        f"{path.name} has times without a time zone",
+        "Say which zone they are in: --tz UTC, --tz America/Chicago.",
+        {"file": path.name},
+    )
+
+
+def _times(path: Path, column: pa.ChunkedArray, tz: str | None) -> npt.NDArray[np.int64]:
+    """Stamps as nanoseconds UTC. A bar without a time cannot be placed, so one is enough to refuse the file.
+
+    Times that name no zone need ``tz``: a clock without a zone is not guessed.
+    """
     import pandas as pd
 
     try:
-        zone = ZoneInfo(tz)
+        zone = None if tz is None else ZoneInfo(tz)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise InvalidRequest(
             Reason(
@@ -166,10 +178,13 @@ def _times(path: Path, column: pa.ChunkedArray, tz: str) -> npt.NDArray[np.int64
             stamps = pd.to_datetime(series, format="ISO8601") if series.dtype.kind not in "M" else series
             if stamps.dtype.kind != "M" and not isinstance(stamps.dtype, pd.DatetimeTZDtype):
                 raise ValueError("stamps with and without a time zone are mixed")
-            stamps = stamps.dt.tz_localize(zone) if stamps.dt.tz is None else stamps
+            if stamps.dt.tz is None:
+                if zone is None:
+                    raise InvalidRequest(_naive(path))
+                stamps = stamps.dt.tz_localize(zone)
         stamps = stamps.dt.tz_convert("UTC")
-    except (ValueError, TypeError, OverflowError, AttributeError) as error:
-        raise _unreadable(path, f"has times that cannot be read in {tz}: {error}") from error
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:  # pandas' own time errors are ValueErrors
+        raise _unreadable(path, f"has times that cannot be read in {tz or 'their own zone'}: {error}") from error
     nothing = stamps.isna()
     if nothing.any():
         row = int(np.flatnonzero(nothing.to_numpy())[0])

@@ -39,15 +39,16 @@ STAMPS = ("open", "close")
 class IngestRequest:
     """Files that together hold the bars of ``symbol``; ``stamp`` says where in the bar the files' times sit.
 
-    ``tz`` is the zone of times without one. ``dataset`` names the series in the lake; by default the DBN file's own,
-    or ``FILE``. ``start`` and ``end`` (exclusive), aware, are the range that the files answer for; by default it goes
-    from the first bar to the end that the files say, as DBN files do, or to :func:`natural_end` of the last bar.
+    ``tz`` is the zone of times without one; such times without it are refused. ``dataset`` names the series in the
+    lake; by default the DBN file's own, or ``FILE``. ``start`` and ``end`` (exclusive), aware, are the range that the
+    files answer for; by default it goes from the first bar to the end that the files say, as DBN files do, or to
+    :func:`natural_end` of the last bar.
     """
 
     files: Sequence[Path]
     symbol: str
     stamp: str
-    tz: str = "UTC"
+    tz: str | None = None
     schema: str = "ohlcv-1m"
     dataset: str | None = None
     start: datetime | None = None

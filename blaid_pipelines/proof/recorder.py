@@ -158,7 +158,8 @@ class Recorder:
                 "attempt": intent.attempt,
             }
         )
-        data = f"{line}\n".encode()
+        # The newline comes first: a line that a full disk cut short must not swallow the next one.
+        data = f"\n{line}".encode()
         try:
             written = os.write(handle, data)
             os.fsync(handle)

@@ -262,3 +262,19 @@ def test_a_killed_run_holds_up_nobody(
             job = session.scalars(select(BotJob)).one()
             assert (job.status, job.job_type) == ("TIMEOUT", "DATA_PULL")
     pull(world, "MES.c.0").raise_for_failure()
+
+
+def test_materializing_a_known_series_with_defaults_brings_it_through_the_gate_again(
+    settings: Settings, gateway: StartGateway
+) -> None:
+    world = gateway(series=[synthesise(recipe("MES.c.0"))]).settings
+    unknown = run_job_in_process(world, "market_data", {}, partition_key="MES.c.0")
+    assert unknown.failures[0].reason.code is ReasonCode.INVALID_REQUEST
+    first = pull(world, "MES.c.0")
+    first.raise_for_failure()
+    again = run_job_in_process(world, "market_data", {}, partition_key="MES.c.0")
+    again.raise_for_failure()
+    snapshots = [
+        next(m.metadata["snapshot_id"] for m in run.materialized if m.asset == "bars") for run in (first, again)
+    ]
+    assert snapshots[0] == snapshots[1]

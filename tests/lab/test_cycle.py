@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -34,9 +35,10 @@ from blaid_pipelines.market.pull import PullRequest
 from blaid_pipelines.market.snapshots import get_snapshot
 from blaid_pipelines.policy.load import default_policy_text, load_policy
 from blaid_pipelines.proof.usage import check_requests
-from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
+from blaid_pipelines.reasons import DependencyDown, InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.sandbox.gateway import Fault
 from blaid_pipelines.sandbox.series import Series
+from blaid_pipelines.settings import load_settings
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import (
     AutonomyScore,
@@ -468,3 +470,19 @@ def test_a_verdict_is_bound_to_its_snapshot(lab: LabContext, pulled: Pull) -> No
     verdict = judge_series(lab, second.snapshot.snapshot_id)
     assert verdict.snapshot_id == second.snapshot.snapshot_id != first.snapshot.snapshot_id
     assert verdict.content_hash == get_snapshot(lab.store, verdict.snapshot_id).content_hash
+
+
+def test_a_call_that_met_no_server_is_a_row_that_nobody_received(
+    lab: LabContext, pulled: Pull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("BLAID_DATABENTO_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        with open_lab(load_settings()) as away, pytest.raises(DependencyDown) as error:
+            pull_series(away, PullRequest("MES.c.0", midnight(date(2024, 1, 2)), midnight(date(2024, 1, 5))))
+    assert error.value.reason.code is ReasonCode.PROVIDER_UNREACHABLE
+    assert status_report(lab)["proof"]["equal"] is True
+    pulled()
+    proof = status_report(lab)["proof"]
+    assert (proof["equal"], proof["unreached"], proof["unknown"]) == (True, 1, 0)
+    assert proof["calls"] == proof["rows"] == proof["sandbox_received"] + 1

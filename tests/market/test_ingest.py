@@ -38,7 +38,7 @@ ROW = "2024-02-05 14:30:00,5000,5001,4999.75,5000.25,7\n"
 
 
 def take(store: Store, settings: Settings, *files: Path, **values: Any) -> Snapshot:
-    request = IngestRequest(files, **{"symbol": "MESH4", "stamp": "open", **values})
+    request = IngestRequest(files, **{"symbol": "MESH4", "stamp": "open", "tz": "UTC", **values})
     return ingest(store, settings, CONTEXT, request).snapshot
 
 
@@ -383,3 +383,12 @@ def test_real_dbn_files_that_do_not_fit_are_refused(
     with pytest.raises(BlaidError) as caught:
         take(store, settings, real_data / path, **{"symbol": "ESH1", **values})
     assert caught.value.reason.code is code
+
+
+def test_times_without_a_zone_are_not_guessed(store: Store, settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "naive.csv"
+    path.write_text("timestamp,open,high,low,close,volume\n2024-02-06 15:00:00,5000,5000,5000,5000,1\n")
+    request = IngestRequest([path], "MESH4", "open")
+    with pytest.raises(InvalidRequest) as refused:
+        ingest(store, settings, CallContext("c" * 32), request)
+    assert "--tz" in refused.value.reason.suggested_fix

@@ -69,7 +69,7 @@ def test_what_was_pulled_in_one_go_in_parts_and_as_a_part_is_proven(world: World
 def test_what_was_ingested_is_proven(store: Store, settings: Settings, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "bars.csv", BARS)
     for _ in range(2):
-        taken = ingest(store, settings, CallContext("c" * 32), IngestRequest([path], "MESH4", "open"))
+        taken = ingest(store, settings, CallContext("c" * 32), IngestRequest([path], "MESH4", "open", "UTC"))
         assert check_snapshot_proof(store, taken.snapshot) == []
 
 
@@ -219,7 +219,7 @@ def test_files_need_name_hash_and_segments_of_their_own(gateway: StartGateway, s
     world = World(gateway(), store)
     settings = world.gateway.settings
     path = write_csv(tmp_path / "bars.csv", BARS)
-    true = ingest(store, settings, CallContext("c" * 32), IngestRequest([path], "MESH4", "open")).snapshot
+    true = ingest(store, settings, CallContext("c" * 32), IngestRequest([path], "MESH4", "open", "UTC")).snapshot
     for name, (change, code) in FILE_FORGERIES.items():
         assert code in found(store, forge(world, true, provenance=true.provenance | change)), name
     loaded: Bars = load_bars(store, settings.lake, true)

@@ -75,7 +75,7 @@ def test_a_good_call_from_intent_to_outcome(recorder: Recorder, store: Store, se
     assert row.latency_ms >= 0
     assert row.params == {"dataset": "GLBX.MDP3", "symbols": ["MES.c.0"], "api_key": REDACTED}
     assert check_requests(store, [attempt.id]) == []
-    (line,) = wire_log_path(settings).read_text().splitlines()
+    (line,) = wire_log_path(settings).read_text().split("\n")[1:]
     assert json.loads(line)["id"] == str(attempt.id)
 
 
@@ -253,3 +253,14 @@ def test_params_are_redacted_in_depth() -> None:
         "when": "2024-01-02T00:00:00+00:00",
     }
     assert redact_params({"q": "my-own-secret"}, ["my-own-secret"]) == {"q": REDACTED}
+
+
+def test_a_line_cut_short_counts_nothing_and_swallows_nothing(
+    recorder: Recorder, store: Store, settings: Settings
+) -> None:
+    for _ in range(2):
+        with recorder.attempt(context(), INTENT) as attempt:
+            attempt.about_to_send()
+        with wire_log_path(settings).open("ab") as log:
+            log.write(b'\n{"id": "01a1fb')  # what a disk that fills up leaves
+    assert proof_counts(store, settings).calls == 2
