@@ -160,7 +160,7 @@ def _session_row(lab: LabContext, run: Run, judgement: Judgement) -> BacktestSes
 
 
 def metadata_of(lab: LabContext, run: Run, judgement: Judgement) -> dict[str, dict[str, Any]]:
-    """JSON-ready metadata per asset of the cohort; ``diagnostics`` only where there are some."""
+    """JSON-ready metadata per asset of the cohort, what a quant reads first; ``diagnostics`` only where there are some."""
     verdict, snapshot = judgement.verdict, run.snapshot
     proof = {
         "trace_id": run.work.trace_id,
@@ -173,23 +173,23 @@ def metadata_of(lab: LabContext, run: Run, judgement: Judgement) -> dict[str, di
     }
     metadata: dict[str, dict[str, Any]] = {
         "backtest": {
-            **proof,
             "status": run.status.value,
             "reason": None if run.reason is None else run.reason.as_dict(),
             "metrics": None if run.result is None else run.result.metrics.as_json(),
             "result_hash": None if run.result is None else run.result.result_hash,
-        },
-        "autonomy_score": {**proof, **judgement.score.as_json()},
-        "promotion_decision": {
             **proof,
+        },
+        "autonomy_score": {**judgement.score.as_json(), **proof},
+        "promotion_decision": {
             "decision": verdict.decision,
             "from_stage": verdict.from_stage.value,
             "to_stage": verdict.to_stage.value,
             "failing_gates": list(verdict.failing_gates),
             "gates": [gate.as_json() for gate in verdict.gates],
             "decision_hash": verdict.decision_hash,
+            **proof,
         },
     }
     if run.diagnostics is not None:
-        metadata["diagnostics"] = {**proof, "diagnostics": run.diagnostics}
+        metadata["diagnostics"] = {"diagnostics": run.diagnostics, **proof}
     return metadata

@@ -118,10 +118,28 @@ def price_spans(
     return quotes
 
 
+# Failures that are the provider's own refusal, or that never reached it.
+UNBILLED = tuple(
+    code.value
+    for code in (
+        ReasonCode.AUTH_FAILED,
+        ReasonCode.ENTITLEMENT_MISSING,
+        ReasonCode.BAD_REQUEST,
+        ReasonCode.NOT_FOUND,
+        ReasonCode.SYMBOL_NOT_FOUND,
+        ReasonCode.RANGE_UNAVAILABLE,
+        ReasonCode.RATE_LIMITED,
+        ReasonCode.PROVIDER_UNREACHABLE,
+    )
+)
+
+
 def _spent(store: Store, request: PullRequest, now: datetime) -> Decimal:
     """US dollars of bars bought this UTC day: each purchase at its own cost, or at the quote that came before it.
 
-    A purchase whose outcome is unknown counts as made. Raises :class:`Refused` where a purchase has no price.
+    A purchase whose fate is not known for sure counts as made: one without an outcome, and one that failed after it was
+    sent, for the provider may have billed it. Only answers that say no (:data:`UNBILLED`) cost nothing. Raises
+    :class:`Refused` where a purchase has no price.
     """
     day = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     bought, quote = aliased(ProviderRequest), aliased(ProviderRequest)
@@ -148,7 +166,7 @@ def _spent(store: Store, request: PullRequest, now: datetime) -> Decimal:
         bought.endpoint == RANGE_ENDPOINT,
         bought.created_at >= day,
         bought.created_at < day + timedelta(days=1),
-        or_(bought.success.is_(True), bought.success.is_(None)),
+        or_(bought.error_code.is_(None), bought.error_code.not_in(UNBILLED)),
     )
     with store.session() as session:
         total, unpriced = session.execute(

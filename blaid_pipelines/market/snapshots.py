@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.market.bars import Bars, from_ns
+from blaid_pipelines.market.checks import QUALITY_CHECKS
 from blaid_pipelines.market.instruments import is_continuous
 from blaid_pipelines.market.lake import read_file
 from blaid_pipelines.market.thresholds import SUITE_VERSION
@@ -275,7 +276,10 @@ def require_pass(store: Store, snapshot: Snapshot, policy_hash: str | None = Non
         raise _unknown(f"its verdict is of suite {verdict.suite_version}, now it is {SUITE_VERSION}", numbers)
     if policy_hash is not None and verdict.policy_hash != policy_hash:
         raise _unknown("its verdict was given under another policy", numbers)
-    if verdict.status == "PASS" and not verdict.reasons:
+    checks = verdict.checks
+    if verdict.status == "PASS" and not verdict.reasons and all(check["status"] == "PASS" for check in checks):
+        if {check["name"] for check in checks} != set(QUALITY_CHECKS):
+            raise _unknown("its verdict does not hold every check of the gate", numbers)
         return verdict
     reasons = [
         Reason(ReasonCode(entry["code"]), entry["message"], entry["suggested_fix"], entry["numbers"])

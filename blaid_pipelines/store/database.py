@@ -165,7 +165,7 @@ def _database_url(settings: Settings) -> URL:
     if settings.database_url is None:
         return embedded.EmbeddedServer(settings.home).url(DATABASE)
     url: URL | None = None
-    with suppress(ArgumentError):
+    with suppress(ArgumentError, ValueError):  # a port that is no number is a ValueError
         url = make_url(settings.database_url.get_secret_value())
     if url is None or url.get_backend_name() not in {"postgresql", "postgres"} or not url.database:
         raise StopAndFix(
