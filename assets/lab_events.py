@@ -26,13 +26,13 @@ def _backtest(values: Values) -> dict[str, Any]:
     metrics = values.get("metrics") or {}
     reason = values.get("reason")
     return {
-        **_proof(values),
         "status": values.get("status"),
         "reason_code": None if reason is None else reason["code"],
         "reason": None if reason is None else reasons_table([reason]),
-        "result_hash": values.get("result_hash"),
-        "metrics": metrics or None,
         **{name: metrics[name] for name in PLOTTED if name in metrics},
+        "metrics": metrics or None,
+        "result_hash": values.get("result_hash"),
+        **_proof(values),
     }
 
 
@@ -45,13 +45,13 @@ def _diagnostics(values: Values) -> dict[str, Any]:
     rows = [(view, bucket["bucket"], *(bucket[name] for name in numbers)) for view, bucket in buckets]
     session_id = values["session_id"]
     return {
-        **_proof(values),
         **{name: overall[name] for name in numbers},
         "exposure_pct": payload["exposure_pct"],
         "ambiguous_trades": payload["ambiguous_trades"],
         "breakdown": markdown_table(columns, rows),
         "views": sorted(payload["breakdown"]),
         "whole_payload": f"SELECT payload FROM backtest_diagnostics WHERE session_id = '{session_id}'",
+        **_proof(values),
     }
 
 
@@ -59,11 +59,11 @@ def _autonomy_score(values: Values) -> dict[str, Any]:
     columns = ("name", "status", "value", "weight", "points", "problem")
     rows = [[part[name] for name in columns] for part in values["subscores"]]
     return {
-        **_proof(values),
         "score": values["score"],
         "tier": values["tier"],
         "subscores": markdown_table(columns, rows),
         "blockers": reasons_table(values["blockers"]),
+        **_proof(values),
     }
 
 
@@ -83,7 +83,6 @@ def _promotion_decision(values: Values) -> dict[str, Any]:
         compared = (read, gate["comparison"], gate["threshold"])
         rows.append((gate["name"], gate["status"], *compared, why, reason.get("suggested_fix")))
     return {
-        **_proof(values),
         "decision": values["decision"],
         "from_stage": values["from_stage"],
         "to_stage": values["to_stage"],
@@ -93,6 +92,7 @@ def _promotion_decision(values: Values) -> dict[str, Any]:
         "gates_not_passed": sum(gate["status"] != "PASS" for gate in gates),
         "gates": markdown_table(columns, rows),
         "decision_hash": values["decision_hash"],
+        **_proof(values),
     }
 
 

@@ -160,7 +160,7 @@ def _session_row(lab: LabContext, run: Run, judgement: Judgement) -> BacktestSes
 
 
 def metadata_of(lab: LabContext, run: Run, judgement: Judgement) -> dict[str, dict[str, Any]]:
-    """JSON-ready metadata per asset of the cohort, what a quant reads first; ``diagnostics`` only where there are some."""
+    """JSON-ready metadata per asset, what a quant reads first; ``diagnostics`` only where there are some."""
     verdict, snapshot = judgement.verdict, run.snapshot
     proof = {
         "trace_id": run.work.trace_id,
