@@ -369,3 +369,26 @@ def test_real_bars_by_file_and_by_gateway_are_one_content_with_two_provenances(
         verdict = judge(store, settings.lake, snapshot, THRESHOLDS, policy_hash="p", trace_id="b" * 32)
         assert verdict.status == "PASS", verdict.reasons
     assert from_ns(to_ns(by_file.first_ts)) == datetime(2024, 1, 1, 23, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("fault", "counts"),
+    [
+        (Fault("timeseries.get_range", "cut", times=9), True),  # sent, and nobody knows whether it was billed
+        (Fault("timeseries.get_range", status=401, case="auth_authentication_failed"), False),
+    ],
+    ids=["broken off", "refused"],
+)
+def test_a_purchase_that_failed_after_it_was_sent_counts_as_spent(world: World, fault: Fault, counts: bool) -> None:
+    world.gateway.add_faults(fault)
+    with pytest.raises(BlaidError):
+        world.pull(day(11), day(14))
+    world.gateway.clear_faults()
+    quote = world.pull(day(15), day(16)).cost_usd  # what one day costs
+    tight = DataBudget(max_cost_usd_per_pull=Decimal(5), max_cost_usd_per_day=round(quote * 3, 4))
+    if counts:
+        with pytest.raises(Refused) as caught:
+            world.pull(day(18), day(19), budget=tight)
+        assert caught.value.reason.code is ReasonCode.COST_BUDGET_EXCEEDED
+    else:
+        assert world.pull(day(18), day(19), budget=tight).bars_pulled > 0

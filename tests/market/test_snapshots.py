@@ -275,3 +275,29 @@ def test_a_snapshot_may_use_a_part_of_a_file(store: Store, settings: Settings) -
     assert snapshot.first_ts == from_ns(middle)
     assert snapshot.content_hash == CLEAN.slice(middle, SPAN[1]).content_hash()
     assert load_bars(store, settings.lake, snapshot).content_hash() == snapshot.content_hash
+
+
+@pytest.mark.parametrize("change", ["a check says FAIL", "a check is gone"])
+def test_a_passing_verdict_counts_only_whole(store: Store, settings: Settings, change: str) -> None:
+    snapshot = snapshot_of(store, settings)
+    true = judge(store, settings.lake, snapshot, THRESHOLDS, policy_hash="p", trace_id="1" * 32)
+    checks = [dict(check, status="PASS") for check in true.checks]
+    if change == "a check says FAIL":
+        checks[0]["status"] = "FAIL"
+    else:
+        del checks[0]
+    with store.session() as session:
+        session.add(
+            QualityVerdict(
+                snapshot_id=snapshot.snapshot_id,
+                content_hash=snapshot.content_hash,
+                status="PASS",
+                policy_hash="p",
+                suite_version=true.suite_version,
+                checks=checks,
+                reasons=[],
+                trace_id="1" * 32,
+            )
+        )
+    with pytest.raises(Refused):
+        require_pass(store, snapshot)
