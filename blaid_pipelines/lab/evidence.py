@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from blaid_pipelines.proof.usage import check_requests_in
 from blaid_pipelines.reasons import Reason, ReasonCode
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import BotJob, PromotionDecision, ProviderRequest
@@ -36,24 +37,15 @@ def check_proof_in(session: Session, trace_ids: Sequence[str], cited: Sequence[U
     whose outcome is unknown, is cited; a failed attempt gave nothing that could be used. And no trace of the run is
     without a job row. Reads only; rows of the session that are not committed yet count.
     """
-    wanted, traces = list(dict.fromkeys(cited)), sorted(set(trace_ids))
+    known, traces = set(cited), sorted(set(trace_ids))
+    reasons = check_requests_in(session, cited)
     rows = session.execute(
-        select(ProviderRequest.id, ProviderRequest.trace_id, ProviderRequest.success, ProviderRequest.error_code)
-        .where(or_(ProviderRequest.id.in_(wanted), ProviderRequest.trace_id.in_(traces)))
+        select(ProviderRequest.id, ProviderRequest.success)
+        .where(ProviderRequest.trace_id.in_(traces))
         .order_by(ProviderRequest.id)
     ).all()
     with_job = set(session.scalars(select(BotJob.trace_id).where(BotJob.trace_id.in_(traces))))
-    found = {row.id: row for row in rows}
-    reasons = []
-    for request_id in wanted:
-        row = found.get(request_id)
-        if row is None:
-            reasons.append(_unproven(ReasonCode.PROOF_MISMATCH, request_id, "has no row in provider_requests"))
-        elif row.success is None:
-            reasons.append(_unproven(ReasonCode.PROOF_UNKNOWN, request_id, "has no known outcome"))
-        elif not row.success:
-            reasons.append(_unproven(ReasonCode.PROOF_MISMATCH, request_id, f"failed with {row.error_code}"))
-    uncited = [row for row in rows if row.trace_id in traces and row.success is not False and row.id not in set(wanted)]
+    uncited = [row for row in rows if row.success is not False and row.id not in known]
     if uncited:
         unknown = sum(1 for row in uncited if row.success is None)
         reasons.append(
@@ -75,11 +67,6 @@ def check_proof_in(session: Session, trace_ids: Sequence[str], cited: Sequence[U
             )
         )
     return reasons
-
-
-def _unproven(code: ReasonCode, request_id: UUID, what: str) -> Reason:
-    fix = "Pull the data again: what a run cites must be proven by recorded calls."
-    return Reason(code, f"request {request_id} {what}", fix, {"request_id": str(request_id)})
 
 
 def check_evidence(store: Store, outcomes: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[Reason]:

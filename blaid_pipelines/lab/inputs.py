@@ -23,7 +23,7 @@ from blaid_pipelines.store.tables import Bot, QualityVerdict, Snapshot
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything one backtest reads. ``request_ids`` are the provider requests behind the snapshot."""
+    """Everything one backtest reads."""
 
     snapshot: Snapshot
     verdict: QualityVerdict
@@ -31,11 +31,6 @@ class Inputs:
     arrays: BarArrays
     spec: BacktestSpec
     sources: dict[str, Any]
-
-    @property
-    def request_ids(self) -> list[UUID]:
-        """Ids of the provider requests that the snapshot's provenance cites; empty for bars from files."""
-        return snapshot_request_ids(self.snapshot)
 
 
 def snapshot_request_ids(snapshot: Snapshot) -> list[UUID]:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from blaid_pipelines.proof.paths import request_log_path, wire_log_path
 from blaid_pipelines.reasons import Reason, ReasonCode
@@ -21,7 +22,7 @@ from blaid_pipelines.settings import Environment, Settings
 from blaid_pipelines.store.database import Store
 from blaid_pipelines.store.tables import ProviderRequest
 
-__all__ = ["ProofCounts", "check_requests", "proof_counts", "request_log_path"]
+__all__ = ["ProofCounts", "check_requests", "check_requests_in", "proof_counts", "request_log_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +79,25 @@ def proof_counts(store: Store, settings: Settings) -> ProofCounts:
 
 
 def check_requests(store: Store, request_ids: Sequence[UUID]) -> list[Reason]:
-    """Reasons why the cited requests do not prove use; empty when each has a row with success true."""
+    """:func:`check_requests_in` on a session of its own."""
     with store.session() as session:
-        found = {
-            row.id: row
-            for row in session.execute(
-                select(
-                    ProviderRequest.id,
-                    ProviderRequest.success,
-                    ProviderRequest.provider,
-                    ProviderRequest.endpoint,
-                    ProviderRequest.error_code,
-                ).where(ProviderRequest.id.in_(list(request_ids)))
-            )
-        }
+        return check_requests_in(session, request_ids)
+
+
+def check_requests_in(session: Session, request_ids: Sequence[UUID]) -> list[Reason]:
+    """Reasons why the cited requests do not prove use; empty when each has a row with success true."""
+    found = {
+        row.id: row
+        for row in session.execute(
+            select(
+                ProviderRequest.id,
+                ProviderRequest.success,
+                ProviderRequest.provider,
+                ProviderRequest.endpoint,
+                ProviderRequest.error_code,
+            ).where(ProviderRequest.id.in_(list(request_ids)))
+        )
+    }
     reasons = []
     for request_id in dict.fromkeys(request_ids):
         row = found.get(request_id)
