@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from assets.partitions import SERIES
-from blaid_pipelines.market.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from resources.lab import (
     LabResource,
@@ -306,7 +306,7 @@ def _unknown(error: Exception) -> Iterator[dg.AssetCheckResult]:
 
 def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema: str) -> str:
     from blaid_pipelines.market.instruments import instrument_root
-    from blaid_pipelines.market.snapshots import resolve_snapshot
+    from blaid_pipelines.market.lake.snapshots import resolve_snapshot
 
     symbol = context.partition_key
     records = context.instance.fetch_materializations(
@@ -321,7 +321,7 @@ def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema:
 
 def _pull_request(lab: Any, symbol: str, config: BarsConfig) -> Any:
     from blaid_pipelines.lab.series import known_range, parse_instant
-    from blaid_pipelines.market.pull import PullRequest
+    from blaid_pipelines.market.purchase.pull import PullRequest
 
     if config.start is None and config.end is None:
         start, end = known_range(lab, symbol, config.data_schema)
@@ -332,7 +332,7 @@ def _pull_request(lab: Any, symbol: str, config: BarsConfig) -> Any:
 
 def _ingest_request(symbol: str, config: BarsConfig) -> Any:
     from blaid_pipelines.lab.series import parse_instant
-    from blaid_pipelines.market.ingest import IngestRequest
+    from blaid_pipelines.market.intake.ingest import IngestRequest
 
     if not config.files:
         raise InvalidRequest(_bad_config("files", config.files, "Name at least one file."))

@@ -93,7 +93,7 @@ def ingest(
 def _run_market_data(symbol: str, config: dict[str, Any], *, as_json: bool) -> None:
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.market.instruments import get_instrument
-    from blaid_pipelines.market.snapshots import current_head, get_snapshot, verdict_of
+    from blaid_pipelines.market.lake.snapshots import current_head, get_snapshot, verdict_of
     from blaid_pipelines.settings import load_settings
 
     settings = load_settings()

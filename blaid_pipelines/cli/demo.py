@@ -193,7 +193,7 @@ def _scenario(settings: Settings, steps: Steps, bots: tuple[DemoBot, ...], real:
 
 def _series_line(settings: Settings, symbol: str, outcome: Any) -> str:
     from blaid_pipelines.lab.context import open_lab
-    from blaid_pipelines.market.snapshots import verdict_of
+    from blaid_pipelines.market.lake.snapshots import verdict_of
 
     metadata = outcome.bars
     with open_lab(settings) as lab:

@@ -37,7 +37,7 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
     from blaid_pipelines.lab.bots import require_bots
     from blaid_pipelines.lab.context import open_lab
     from blaid_pipelines.lab.status import session_status
-    from blaid_pipelines.market.snapshots import get_snapshot
+    from blaid_pipelines.market.lake.snapshots import get_snapshot
     from blaid_pipelines.settings import load_settings
 
     settings = load_settings()

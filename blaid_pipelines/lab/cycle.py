@@ -30,7 +30,7 @@ from blaid_pipelines.lab.evidence import check_evidence_in, check_proof_in
 from blaid_pipelines.lab.inputs import InputCache, find_snapshot, gather_inputs, load_arrays
 from blaid_pipelines.lab.judgement import JudgedSession, Judgement, judge_bot
 from blaid_pipelines.lab.records import Run, Work, metadata_of, store_run, write_files
-from blaid_pipelines.market.snapshots import verdict_of
+from blaid_pipelines.market.lake.snapshots import verdict_of
 from blaid_pipelines.policy.stages import move_stage
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import Bot, BotJob

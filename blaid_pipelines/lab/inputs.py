@@ -15,8 +15,8 @@ from blaid_pipelines.backtest.arrays import BarArrays, build_arrays
 from blaid_pipelines.backtest.engine import BacktestSpec, CostModel
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.instruments import InstrumentSpec, costs_on, get_instrument, margins_on
+from blaid_pipelines.market.lake.snapshots import get_snapshot, load_bars, require_pass, resolve_snapshot
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.market.snapshots import get_snapshot, load_bars, require_pass, resolve_snapshot
 from blaid_pipelines.reasons import Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import Bot, QualityVerdict, Snapshot
 

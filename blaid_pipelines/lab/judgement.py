@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.lab.inputs import snapshot_request_ids
-from blaid_pipelines.market.provenance import check_snapshot_proof
-from blaid_pipelines.market.snapshots import resolve_snapshot
+from blaid_pipelines.market.lake.provenance import check_snapshot_proof
+from blaid_pipelines.market.lake.snapshots import resolve_snapshot
 from blaid_pipelines.policy.autonomy import AutonomyEvidence, RequestOutcomes, Score, score
 from blaid_pipelines.policy.gates import EvidenceIds, PromotionEvidence
 from blaid_pipelines.policy.model import STAGE_LADDER, Stage

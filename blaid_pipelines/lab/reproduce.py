@@ -18,7 +18,7 @@ from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.lab.inputs import instrument_facts, load_arrays
 from blaid_pipelines.lab.results import read_result
 from blaid_pipelines.market.instruments import get_instrument
-from blaid_pipelines.market.snapshots import get_snapshot
+from blaid_pipelines.market.lake.snapshots import get_snapshot
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BacktestSession
 

@@ -19,11 +19,11 @@ from blaid_pipelines.jobs.liveness import claim
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, end_dead_jobs, move_job
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
-from blaid_pipelines.market.ingest import IngestRequest, ingest
-from blaid_pipelines.market.pull import PullRequest, PullResult, pull
-from blaid_pipelines.market.purchase import PROVIDER
-from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import current_head, get_snapshot
+from blaid_pipelines.market.gate.quality import judge
+from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
+from blaid_pipelines.market.lake.snapshots import current_head, get_snapshot
+from blaid_pipelines.market.purchase.budget import PROVIDER
+from blaid_pipelines.market.purchase.pull import PullRequest, PullResult, pull
 from blaid_pipelines.proof.recorder import CallContext
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BotJob, QualityVerdict, Snapshot

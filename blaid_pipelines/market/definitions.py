@@ -14,8 +14,8 @@ from uuid import UUID
 
 from blaid_pipelines.market.bars import to_ns
 from blaid_pipelines.market.instruments import cross_check, get_instrument
-from blaid_pipelines.market.pull import PullRequest, utc_now
-from blaid_pipelines.market.purchase import price_spans, purchase_lock
+from blaid_pipelines.market.purchase.budget import price_spans, purchase_lock
+from blaid_pipelines.market.purchase.pull import PullRequest, utc_now
 from blaid_pipelines.reasons import Reason, ReasonCode
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_definitions(
     """Fetch the definitions behind ``symbol`` on a UTC day and compare each outright with our row.
 
     The cost is asked for and held against the budget first, as for bars. No definition at all is a reason too
-    (``EVIDENCE_MISSING``). Raises what :func:`~blaid_pipelines.market.purchase.price_spans` and the client raise.
+    (``EVIDENCE_MISSING``). Raises what ``price_spans`` and the client raise.
     """
     from blaid_pipelines.providers.databento.client import DatabentoHistorical
 

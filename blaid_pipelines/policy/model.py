@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blaid_pipelines.ids import fingerprint
-from blaid_pipelines.market.thresholds import QualityThresholds
+from blaid_pipelines.market.gate.thresholds import QualityThresholds
 from blaid_pipelines.providers.budget import DataBudget
 from blaid_pipelines.settings import Environment
 

@@ -30,7 +30,7 @@ from blaid_pipelines.lab.warehouse import (
     open_build,
     publish,
 )
-from blaid_pipelines.market.pull import PullRequest
+from blaid_pipelines.market.purchase.pull import PullRequest
 from blaid_pipelines.reasons import ReasonCode, RetryLater, StopAndFix
 from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise
 from blaid_pipelines.settings import Settings, load_settings

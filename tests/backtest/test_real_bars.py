@@ -15,7 +15,7 @@ from blaid_pipelines.backtest.diagnostics import diagnose
 from blaid_pipelines.backtest.engine import CostModel, run_backtest
 from blaid_pipelines.backtest.reference import reference_trades
 from blaid_pipelines.backtest.strategy import check_params, get_family
-from blaid_pipelines.market.files import read_bar_file
+from blaid_pipelines.market.intake.files import read_bar_file
 from blaid_pipelines.market.sessions import load_sessions
 from tests.backtest.bars import ledger_rows, make_spec
 from tests.backtest.test_arrays import MES

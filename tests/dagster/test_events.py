@@ -9,8 +9,8 @@ import pytest
 from assets.lab_events import SHOWN
 from assets.market import verdict_checks
 from blaid_pipelines.lab.status import deciding_gate
-from blaid_pipelines.market.checks import QUALITY_CHECKS
-from blaid_pipelines.market.suite import CHECKS
+from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.suite import CHECKS
 from blaid_pipelines.policy.gates import GateResult, GateStatus
 from resources.lab import event_metadata, markdown_table
 from tests.analysts.world import GATES

@@ -20,7 +20,7 @@ from assets.market import VERDICT_CHECK
 from blaid_pipelines.definitions import defs
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import open_lab
-from blaid_pipelines.market.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
 from blaid_pipelines.proof.usage import proof_counts
 from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise

@@ -10,7 +10,7 @@ import pytest
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import LabContext, open_lab
 from blaid_pipelines.lab.series import SeriesOutcome, judge_series, pull_series
-from blaid_pipelines.market.pull import PullRequest
+from blaid_pipelines.market.purchase.pull import PullRequest
 from blaid_pipelines.sandbox.catalog import RECIPES
 from blaid_pipelines.sandbox.series import Series
 from blaid_pipelines.sandbox.synthetic import synthesise

@@ -31,8 +31,8 @@ from blaid_pipelines.lab.inputs import snapshot_request_ids
 from blaid_pipelines.lab.reproduce import reproduce
 from blaid_pipelines.lab.series import judge_series, pull_series
 from blaid_pipelines.lab.status import bot_statuses, status_report
-from blaid_pipelines.market.pull import PullRequest
-from blaid_pipelines.market.snapshots import get_snapshot
+from blaid_pipelines.market.lake.snapshots import get_snapshot
+from blaid_pipelines.market.purchase.pull import PullRequest
 from blaid_pipelines.policy.load import default_policy_text, load_policy
 from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.reasons import DependencyDown, InvalidRequest, ReasonCode, Refused

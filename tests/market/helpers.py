@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, to_ns
+from blaid_pipelines.market.gate.thresholds import QualityThresholds
 from blaid_pipelines.market.instruments import InstrumentSpec
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.market.thresholds import QualityThresholds
 
 TICK = 250_000_000
 START = datetime(2024, 2, 4, 23, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import update
 
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
-from blaid_pipelines.market.purchase import purchase_lock
+from blaid_pipelines.market.purchase.budget import purchase_lock
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.providers.budget import DataBudget

@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import func, select
 
 from blaid_pipelines.market.bars import MINUTE_NS, MISSING, MISSING_VOLUME, NOT_FINITE, Bars, to_ns
-from blaid_pipelines.market.files import read_bar_file
-from blaid_pipelines.market.ingest import IngestRequest, ingest, natural_end
-from blaid_pipelines.market.lake import write_segment
-from blaid_pipelines.market.pull import PullRequest, pull
-from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import load_bars, require_pass, resolve_snapshot
+from blaid_pipelines.market.gate.quality import judge
+from blaid_pipelines.market.intake.files import read_bar_file
+from blaid_pipelines.market.intake.ingest import IngestRequest, ingest, natural_end
+from blaid_pipelines.market.lake.files import write_segment
+from blaid_pipelines.market.lake.snapshots import load_bars, require_pass, resolve_snapshot
+from blaid_pipelines.market.purchase.pull import PullRequest, pull
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.settings import Settings
@@ -108,7 +108,7 @@ def test_an_interruption_after_the_files_leaves_no_snapshot(
 
     csv = write_csv(tmp_path / "bars.csv", BARS)
     with monkeypatch.context() as patched:
-        patched.setattr("blaid_pipelines.market.ingest.write_segment", write_then_end)
+        patched.setattr("blaid_pipelines.market.intake.ingest.write_segment", write_then_end)
         with pytest.raises(PowerCut):
             take(store, settings, csv)
     with store.session() as session:

@@ -12,10 +12,10 @@ from sqlalchemy import insert, select
 
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.market.bars import Bars, from_ns, to_ns
-from blaid_pipelines.market.ingest import IngestRequest, ingest
-from blaid_pipelines.market.lake import write_segment
-from blaid_pipelines.market.provenance import check_snapshot_proof
-from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot, load_bars
+from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
+from blaid_pipelines.market.lake.files import write_segment
+from blaid_pipelines.market.lake.provenance import check_snapshot_proof
+from blaid_pipelines.market.lake.snapshots import FilePart, Series, create_snapshot, load_bars
 from blaid_pipelines.proof.recorder import CallContext
 from blaid_pipelines.reasons import BlaidError, ReasonCode
 from blaid_pipelines.sandbox.gateway import Fault

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from blaid_pipelines.market import pull as pull_module
 from blaid_pipelines.market.bars import Bars, from_ns, to_ns
-from blaid_pipelines.market.ingest import IngestRequest, ingest
-from blaid_pipelines.market.lake import write_segment
-from blaid_pipelines.market.pull import PullRequest, PullResult, pull
-from blaid_pipelines.market.purchase import purchase_lock
-from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import load_bars, resolve_snapshot
+from blaid_pipelines.market.gate.quality import judge
+from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
+from blaid_pipelines.market.lake.files import write_segment
+from blaid_pipelines.market.lake.snapshots import load_bars, resolve_snapshot
+from blaid_pipelines.market.purchase import pull as pull_module
+from blaid_pipelines.market.purchase.budget import purchase_lock
+from blaid_pipelines.market.purchase.pull import PullRequest, PullResult, pull
 from blaid_pipelines.market.spans import uncovered
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import check_requests

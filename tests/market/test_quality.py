@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from blaid_pipelines.market.bars import MINUTE_NS, MISSING, MISSING_VOLUME, NOT_FINITE, Bars, from_ns, to_ns
-from blaid_pipelines.market.checks import QUALITY_CHECKS
-from blaid_pipelines.market.measures import Measures, measure
-from blaid_pipelines.market.quality import evaluate
-from blaid_pipelines.market.suite import CHECKS, run_suite
+from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.measures import Measures, measure
+from blaid_pipelines.market.gate.quality import evaluate
+from blaid_pipelines.market.gate.suite import CHECKS, run_suite
 from blaid_pipelines.reasons import ReasonCode
 from tests.market.helpers import END, MES, START, THRESHOLDS, TICK, changed, clean_bars
 
@@ -123,7 +123,7 @@ def test_every_check_has_a_planted_defect() -> None:
 def test_the_suite_runs_exactly_the_checks_that_are_named_for_all() -> None:
     assert [check.name for check in CHECKS] == list(QUALITY_CHECKS)
     assert all(check.finding == QUALITY_CHECKS[check.name] for check in CHECKS)
-    listed = "import sys; from blaid_pipelines.market.checks import QUALITY_CHECKS as checks; print(len(checks)); "
+    listed = "import sys; from blaid_pipelines.market.gate.checks import QUALITY_CHECKS as checks; print(len(checks)); "
     ended = subprocess.run(
         [sys.executable, "-c", listed + "print({'great_expectations', 'numpy', 'pandas'} & set(sys.modules))"],
         capture_output=True,

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
-from blaid_pipelines.market import snapshots
 from blaid_pipelines.market.bars import Bars, from_ns, to_ns
-from blaid_pipelines.market.lake import read_file, write_atomically, write_segment
-from blaid_pipelines.market.quality import judge
-from blaid_pipelines.market.snapshots import (
+from blaid_pipelines.market.gate.quality import judge
+from blaid_pipelines.market.lake import snapshots
+from blaid_pipelines.market.lake.files import read_file, write_atomically, write_segment
+from blaid_pipelines.market.lake.snapshots import (
     FilePart,
     Series,
     create_snapshot,
@@ -82,7 +82,7 @@ def test_a_process_killed_before_the_rename_leaves_nothing_visible(tmp_path: Pat
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from blaid_pipelines.market import lake\n"
+        "from blaid_pipelines.market.lake import files as lake\n"
         "lake.os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "lake.write_atomically(Path(sys.argv[1]), b'x' * 100_000)\n"
     )
@@ -99,7 +99,7 @@ def test_a_failed_write_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("blaid_pipelines.market.lake.os.replace", no_space)
+        patched.setattr("blaid_pipelines.market.lake.files.os.replace", no_space)
         with pytest.raises(BlaidError, match="No space left"):
             write_segment(tmp_path, "D", "ohlcv-1m", "MES.c.0", CLEAN, *SPAN, {})
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

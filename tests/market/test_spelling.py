@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from blaid_pipelines.market.ingest import IngestRequest, ingest
 from blaid_pipelines.market.instruments import instrument_root
-from blaid_pipelines.market.pull import PullRequest, pull
+from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
+from blaid_pipelines.market.purchase.pull import PullRequest, pull
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.providers.databento.symbols import check_spelling
 from blaid_pipelines.reasons import InvalidRequest

@@ -11,8 +11,8 @@ from blaid_pipelines.backtest.arrays import build_arrays
 from blaid_pipelines.backtest.engine import BacktestSpec, CostModel, run_backtest
 from blaid_pipelines.backtest.strategy import get_family
 from blaid_pipelines.market.bars import Bars
+from blaid_pipelines.market.gate.quality import evaluate
 from blaid_pipelines.market.instruments import costs_on, get_instrument, margins_on
-from blaid_pipelines.market.quality import evaluate
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.policy.load import load_policy
 from blaid_pipelines.reasons import ReasonCode

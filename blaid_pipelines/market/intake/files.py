@@ -20,7 +20,7 @@ import pyarrow as pa
 from blaid_pipelines.ids import sha256_hex
 from blaid_pipelines.market.bars import MISSING_VOLUME, PRICES, Bars, bar_nanos, bars_of_dbn, nanos_of
 from blaid_pipelines.market.instruments import instrument_root, is_continuous, is_contract
-from blaid_pipelines.market.lake import file_provenance
+from blaid_pipelines.market.lake.files import file_provenance
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 
 if TYPE_CHECKING:

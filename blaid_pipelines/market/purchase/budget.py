@@ -23,7 +23,7 @@ from blaid_pipelines.reasons import Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import ProviderRequest
 
 if TYPE_CHECKING:
-    from blaid_pipelines.market.pull import PullRequest
+    from blaid_pipelines.market.purchase.pull import PullRequest
     from blaid_pipelines.providers.budget import DataBudget
     from blaid_pipelines.providers.databento.client import DatabentoHistorical
     from blaid_pipelines.store.database import Store

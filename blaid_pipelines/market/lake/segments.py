@@ -13,8 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.market.bars import Bars, from_ns
-from blaid_pipelines.market.lake import SegmentFile
-from blaid_pipelines.market.snapshots import Series
+from blaid_pipelines.market.lake.files import SegmentFile
+from blaid_pipelines.market.lake.snapshots import Series
 from blaid_pipelines.store.tables import LakeSegment, ProviderRequest
 
 

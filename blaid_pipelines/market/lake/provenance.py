@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import select
 
 from blaid_pipelines.market.bars import from_ns, to_ns
-from blaid_pipelines.market.purchase import PROVIDER, RANGE_ENDPOINT
-from blaid_pipelines.market.snapshots import Series, get_snapshot, snapshot_id_of
+from blaid_pipelines.market.lake.snapshots import Series, get_snapshot, snapshot_id_of
+from blaid_pipelines.market.purchase.budget import PROVIDER, RANGE_ENDPOINT
 from blaid_pipelines.market.spans import Span, uncovered
 from blaid_pipelines.proof.usage import check_requests
 from blaid_pipelines.reasons import Reason, ReasonCode

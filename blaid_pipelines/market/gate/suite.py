@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blaid_pipelines.market.checks import QUALITY_CHECKS
-from blaid_pipelines.market.measures import Measures
-from blaid_pipelines.market.thresholds import QualityThresholds
+from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.measures import Measures
+from blaid_pipelines.market.gate.thresholds import QualityThresholds
 from blaid_pipelines.reasons import ReasonCode
 
 PASS, FAIL, UNKNOWN = "PASS", "FAIL", "UNKNOWN"

@@ -21,11 +21,11 @@ from sqlalchemy import select, text
 from blaid_pipelines.ids import sha256_hex
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn, from_ns, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
-from blaid_pipelines.market.lake import write_segment
-from blaid_pipelines.market.purchase import PROVIDER, lock_number, price_spans, purchase_lock
-from blaid_pipelines.market.segments import record_segments
+from blaid_pipelines.market.lake.files import write_segment
+from blaid_pipelines.market.lake.segments import record_segments
+from blaid_pipelines.market.lake.snapshots import FilePart, Series, create_snapshot, current_head, get_snapshot
+from blaid_pipelines.market.purchase.budget import PROVIDER, lock_number, price_spans, purchase_lock
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot, current_head, get_snapshot
 from blaid_pipelines.market.spans import Span, overlap, uncovered
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import LakeSegment, Snapshot

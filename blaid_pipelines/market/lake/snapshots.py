@@ -19,10 +19,10 @@ from sqlalchemy.orm import Session
 
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.market.bars import Bars, from_ns
-from blaid_pipelines.market.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
+from blaid_pipelines.market.gate.thresholds import SUITE_VERSION
 from blaid_pipelines.market.instruments import is_continuous
-from blaid_pipelines.market.lake import read_file
-from blaid_pipelines.market.thresholds import SUITE_VERSION
+from blaid_pipelines.market.lake.files import read_file
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import QualityVerdict, SeriesHead, Snapshot
 

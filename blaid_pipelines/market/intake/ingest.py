@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blaid_pipelines.market.bars import DAY_NS, Bars, bar_nanos, from_ns, to_ns
-from blaid_pipelines.market.files import FileBars, read_bar_file
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
-from blaid_pipelines.market.lake import write_segment
-from blaid_pipelines.market.segments import known_as_simulated, record_segments
+from blaid_pipelines.market.intake.files import FileBars, read_bar_file
+from blaid_pipelines.market.lake.files import write_segment
+from blaid_pipelines.market.lake.segments import known_as_simulated, record_segments
+from blaid_pipelines.market.lake.snapshots import FilePart, Series, create_snapshot, get_snapshot, snapshot_id_of
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.market.snapshots import FilePart, Series, create_snapshot, get_snapshot, snapshot_id_of
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
 from blaid_pipelines.store.tables import Snapshot
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blaid_pipelines.market.bars import Bars, bar_nanos, from_ns, to_ns
+from blaid_pipelines.market.gate.measures import Measures, measure
+from blaid_pipelines.market.gate.suite import CHECKS, FAIL, PASS, UNKNOWN, Check, Outcome, run_suite
+from blaid_pipelines.market.gate.thresholds import SUITE_VERSION, QualityThresholds
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument
-from blaid_pipelines.market.measures import Measures, measure
-from blaid_pipelines.market.snapshots import load_bars
-from blaid_pipelines.market.suite import CHECKS, FAIL, PASS, UNKNOWN, Check, Outcome, run_suite
-from blaid_pipelines.market.thresholds import SUITE_VERSION, QualityThresholds
+from blaid_pipelines.market.lake.snapshots import load_bars
 from blaid_pipelines.reasons import Reason, ReasonCode
 from blaid_pipelines.store.tables import QualityVerdict, Snapshot
 

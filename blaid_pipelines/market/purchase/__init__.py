@@ -1,0 +1,1 @@
+"""Buying bars: what is missing, what it costs, what may be spent, and the pull itself."""
