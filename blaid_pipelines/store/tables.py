@@ -245,6 +245,98 @@ class QualityVerdict(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class ContractDefinition(Base):
+    """One row per definition of one contract as a provider or a file gave it; the newest of a contract counts.
+
+    ``raw_symbol`` alone does not name a contract, because one-digit years come round again: ``expiration`` does.
+    """
+
+    __tablename__ = "contract_definitions"
+    __table_args__ = (
+        Index(None, "instrument", "expiration"),
+        UniqueConstraint("raw_symbol", "expiration", "source_key", "fingerprint"),
+    )
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    raw_symbol: Mapped[str]
+    instrument: Mapped[str] = mapped_column(ForeignKey(f"{SCHEMA}.instruments.symbol"))
+    instrument_id: Mapped[int | None]
+    activation: Mapped[datetime | None]
+    expiration: Mapped[datetime]
+    tick_size: Mapped[Decimal | None] = mapped_column(Numeric(18, 9))
+    currency: Mapped[str | None]
+    mic: Mapped[str | None]
+    definition: Mapped[Json]  # every field that was read
+    fingerprint: Mapped[str]  # hash of ``definition``
+    source_key: Mapped[str]
+    provenance: Mapped[Json]
+    simulated: Mapped[bool]
+    trace_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class ContractDay(Base):
+    """One row per statement about one contract and session: its volume, its open interest, or both.
+
+    The newest of a (contract, session, source) counts. What roll calendars by open interest are made from.
+    """
+
+    __tablename__ = "contract_days"
+    __table_args__ = (
+        Index(None, "instrument", "session_date"),
+        CheckConstraint("volume IS NOT NULL OR open_interest IS NOT NULL", name="says_something"),
+        CheckConstraint("volume >= 0 AND open_interest >= 0", name="counts"),
+    )
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    instrument: Mapped[str] = mapped_column(ForeignKey(f"{SCHEMA}.instruments.symbol"))
+    raw_symbol: Mapped[str]
+    session_date: Mapped[date]
+    volume: Mapped[int | None]
+    open_interest: Mapped[int | None]
+    source_key: Mapped[str]
+    provenance: Mapped[Json]
+    simulated: Mapped[bool]
+    trace_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Reconciliation(Base):
+    """One row per comparison of a snapshot with another account of the same bars; the newest of a kind counts."""
+
+    __tablename__ = "reconciliations"
+    __table_args__ = (
+        Index(None, "snapshot_id", "kind", "created_at"),
+        CheckConstraint("kind IN ('daily','overlap','backup')", name="kind"),
+        CheckConstraint("status IN ('PASS','FAIL','UNKNOWN')", name="status"),
+    )
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    snapshot_id: Mapped[str] = mapped_column(ForeignKey(f"{SCHEMA}.snapshots.snapshot_id"))
+    content_hash: Mapped[str]
+    kind: Mapped[str]
+    other: Mapped[Json]  # what it was compared with: source, snapshot or files, their hashes
+    status: Mapped[str]
+    policy_hash: Mapped[str]
+    numbers: Mapped[Json]
+    reasons: Mapped[list[Any]]
+    request_ids: Mapped[list[Any]]
+    simulated: Mapped[bool]
+    trace_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class LakeRemoval(Base):
+    """One row per bar file that a clean-up took out of the lake, written before the file goes."""
+
+    __tablename__ = "lake_removals"
+    __table_args__ = (Index(None, "path"),)
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    path: Mapped[str]
+    file_sha256: Mapped[str | None]
+    file_bytes: Mapped[int]
+    why: Mapped[str]
+    trace_id: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class Bot(Base):
     """One row per bot: its strategy, its instrument, its capital and the stage it is in."""
 

@@ -112,6 +112,19 @@ def test_0002_downgrade_is_refused_while_a_bot_cites_an_instrument(engine: Engin
         assert counts(connection) == before
 
 
+def test_0003_downgrade_removes_its_tables_and_nothing_else(engine: Engine) -> None:
+    with engine.begin() as connection:
+        fill(connection)
+        before = counts(connection)
+        migrate.downgrade(connection, "0002")
+        left = counts(connection)
+        migrate.upgrade(connection)
+        assert migrate.schema_problems(connection) == []
+    gone = {"contract_definitions", "contract_days", "reconciliations", "lake_removals"}
+    assert set(before) - set(left) == gone
+    assert left == {name: count for name, count in before.items() if name not in gone}
+
+
 def test_failed_migration_leaves_nothing_behind(engine: Engine) -> None:
     with engine.begin() as connection:
         migrate.downgrade(connection, "base")
