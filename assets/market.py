@@ -28,12 +28,13 @@ VERDICT_CHECK = "verdict"
 
 
 class BarsConfig(dg.Config):
-    """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet or CSV files.
+    """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet, CSV or LEAN zip files.
 
     ``start`` and ``end``: a day or an ISO time, UTC where it names no zone, end exclusive; a pull without them takes
     the range that bots on the series read now, so that the defaults bring a known series through the gate again.
     ``stamp``: what a bar's time marks in Parquet and CSV files, ``open`` or ``close``; ``tz``: the zone of their times
-    without one. Nothing is assumed.
+    without one; ``time_unit``: what whole numbers among them count (``s``, ``ms``, ``us``, ``ns``). ``content``: what
+    the files hold, ``bars`` of ``data_schema``, or ``trades`` or ``ohlcv-1s`` to be made into such. Nothing is assumed.
     """
 
     source: str = "pull"
@@ -44,6 +45,8 @@ class BarsConfig(dg.Config):
     files: list[str] = []  # noqa: RUF012 - pydantic copies defaults
     stamp: str | None = None
     tz: str | None = None
+    time_unit: str | None = None
+    content: str = "bars"
 
 
 class VerdictConfig(dg.Config):
@@ -336,16 +339,13 @@ def _ingest_request(symbol: str, config: BarsConfig) -> Any:
 
     if not config.files:
         raise InvalidRequest(_bad_config("files", config.files, "Name at least one file."))
-    says_it_itself = all(".dbn" in Path(file).name for file in config.files)
-    stamp = config.stamp or ("open" if says_it_itself else "")
-    if stamp not in {"open", "close"}:
-        fix = "Say whether a bar's time is its open or its close; only DBN files say it themselves."
-        raise InvalidRequest(_bad_config("stamp", config.stamp, fix))
     return IngestRequest(
         files=[Path(file) for file in config.files],
         symbol=symbol,
-        stamp=stamp,
+        stamp=config.stamp,
         tz=config.tz,
+        time_unit=config.time_unit,
+        content=config.content,
         schema=config.data_schema,
         start=None if config.start is None else parse_instant("start", config.start),
         end=None if config.end is None else parse_instant("end", config.end),

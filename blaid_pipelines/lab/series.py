@@ -98,7 +98,7 @@ def pull_series(
     def work(context: CallContext) -> PullResult:
         return pull(lab.store, lab.settings, lab.recorder, lab.policy.budgets.data, context, request, progress)
 
-    trace_id, result = _as_job(lab, JobType.DATA_PULL, work, dagster_run_id)
+    trace_id, result = as_job(lab, JobType.DATA_PULL, work, dagster_run_id)
     extra = {
         "cost_usd": float(result.cost_usd),
         "bars_pulled": result.bars_pulled,
@@ -114,7 +114,7 @@ def ingest_series(lab: LabContext, request: IngestRequest, *, dagster_run_id: st
     def work(context: CallContext) -> Snapshot:
         return ingest(lab.store, lab.settings, context, request).snapshot
 
-    trace_id, snapshot = _as_job(lab, JobType.DATA_INGEST, work, dagster_run_id)
+    trace_id, snapshot = as_job(lab, JobType.DATA_INGEST, work, dagster_run_id)
     return _outcome(lab, trace_id, snapshot, [], {"files": [path.name for path in request.files]})
 
 
@@ -148,7 +148,7 @@ def check_instruments(
             for symbol, day in days.items()
         ]
 
-    trace_id, checks = _as_job(lab, JobType.INSTRUMENT_CHECK, work, dagster_run_id)
+    trace_id, checks = as_job(lab, JobType.INSTRUMENT_CHECK, work, dagster_run_id)
     return InstrumentsOutcome(
         trace_id=trace_id,
         contracts={symbol: check.contracts for symbol, check in zip(days, checks, strict=True)},
@@ -179,7 +179,7 @@ def _last_days(lab: LabContext, symbols: Sequence[str]) -> dict[str, date]:
     return {symbol: last.astimezone(UTC).date() for symbol, last in pulled.items() if not symbols or symbol in symbols}
 
 
-def _as_job(
+def as_job(
     lab: LabContext, job_type: JobType, work: Callable[[CallContext], Result], dagster_run_id: str | None
 ) -> tuple[str, Result]:
     """Do ``work`` as one job with a trace id of its own; however it ends, the job ends too, with the reason."""

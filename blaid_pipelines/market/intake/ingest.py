@@ -11,7 +11,7 @@ its bytes, or by the content of any whole day in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +47,14 @@ class IngestRequest:
 
     files: Sequence[Path]
     symbol: str
-    stamp: str
+    stamp: str | None = None
     tz: str | None = None
     schema: str = "ohlcv-1m"
     dataset: str | None = None
     start: datetime | None = None
     end: datetime | None = None
+    time_unit: str | None = None
+    content: str = "bars"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
     files that cannot be read or hold no bars.
     """
     spec = get_instrument(store, request.symbol)
+    if request.stamp is None and all(".dbn" in Path(path).name for path in request.files):
+        request = replace(request, stamp="open")
     _check_request(request)
+    assert request.stamp is not None
     read = [
         read_bar_file(Path(path), request.symbol, request.stamp, request.tz, request.schema) for path in request.files
     ]
@@ -181,6 +186,8 @@ def _check_request(request: IngestRequest) -> None:
     bar_nanos(request.schema)
     if request.stamp not in STAMPS:
         raise _invalid(request, f"stamp is {request.stamp!r}, not open or close")
+    if request.content != "bars" or request.time_unit is not None:
+        raise _invalid(request, "only files of bars with written times are read")
     if not request.files:
         raise _invalid(request, "no file is given")
     if not (is_continuous(request.symbol) or is_contract(request.symbol)):
