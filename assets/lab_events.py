@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from resources.lab import markdown_table, reasons_table
+import dagster as dg
+
+from resources.lab import day_of, markdown_table, picture, reasons_table
 
 Values = Mapping[str, Any]
 # Numbers that Dagster plots over the runs of a bot, lifted out of the document that holds them all.
@@ -29,11 +31,25 @@ def _backtest(values: Values) -> dict[str, Any]:
         "status": values.get("status"),
         "reason_code": None if reason is None else reason["code"],
         "reason": None if reason is None else reasons_table([reason]),
+        "equity_curve": _equity_curve(values),
         **{name: metrics[name] for name in PLOTTED if name in metrics},
-        "metrics": metrics or None,
+        "metrics": markdown_table(("metric", "value"), sorted(metrics.items())) if metrics else None,
         "result_hash": values.get("result_hash"),
         **_proof(values),
     }
+
+
+def _equity_curve(values: Values) -> dg.MetadataValue | None:
+    """The balance at the end of each session, as a picture."""
+    equity = values.get("equity") or {}
+    if not equity.get("equity_usd"):
+        return None
+    from blaid_pipelines.lab.pictures import line_chart
+
+    dates = [day_of(date) for date in equity["session_date"]]
+    start = equity["equity_usd"][0]
+    svg = line_chart("Equity at each session's end, USD", dates, equity["equity_usd"], level=start)
+    return picture(svg, f"equity from {start:,.2f} to {equity['equity_usd'][-1]:,.2f} USD")
 
 
 def _diagnostics(values: Values) -> dict[str, Any]:

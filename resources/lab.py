@@ -6,6 +6,7 @@ step or the tick that asks for it.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,18 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.
     lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns))]
     lines += ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def picture(svg: str, words: str) -> dg.MetadataValue:
+    """An SVG (``lab.pictures``) inside the event; ``words`` say what it is where it is not drawn."""
+    encoded = base64.b64encode(svg.encode()).decode()
+    return dg.MetadataValue.md(f"![{words}](data:image/svg+xml;base64,{encoded})")
+
+
+def day_of(yyyymmdd: int) -> str:
+    """A session date as people write it."""
+    text = str(yyyymmdd)
+    return f"{text[:4]}-{text[4:6]}-{text[6:]}"
 
 
 def _cell(value: Any) -> str:

@@ -6,7 +6,7 @@ Pure translation of a finished run and its judgement; nothing is computed or dec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -17,6 +17,7 @@ from blaid_pipelines.jobs.machine import JobStatus
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.lab.inputs import Inputs
 from blaid_pipelines.lab.judgement import Judgement
+from blaid_pipelines.lab.pictures import thinned
 from blaid_pipelines.lab.results import result_path, write_result
 from blaid_pipelines.reasons import Reason
 from blaid_pipelines.store.tables import (
@@ -28,6 +29,9 @@ from blaid_pipelines.store.tables import (
     QualityVerdict,
     Snapshot,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ def metadata_of(lab: LabContext, run: Run, judgement: Judgement) -> dict[str, di
             "reason": None if run.reason is None else run.reason.as_dict(),
             "metrics": None if run.result is None else run.result.metrics.as_json(),
             "result_hash": None if run.result is None else run.result.result_hash,
+            "equity": None if run.result is None else _equity_curve(run.result.equity),
             **proof,
         },
         "autonomy_score": {**judgement.score.as_json(), **proof},
@@ -193,3 +198,13 @@ def metadata_of(lab: LabContext, run: Run, judgement: Judgement) -> dict[str, di
     if run.diagnostics is not None:
         metadata["diagnostics"] = {"diagnostics": run.diagnostics, **proof}
     return metadata
+
+
+def _equity_curve(equity: pa.Table) -> dict[str, list[Any]]:
+    """Session dates and the balance in dollars at each session's end, thinned to what a picture shows."""
+    balance = [cents / 100 for cents in equity.column("equity_cents").to_pylist()]
+    if not balance:
+        return {"session_date": [], "equity_usd": []}
+    dates = equity.column("session_date").to_pylist()
+    kept = thinned(balance)
+    return {"session_date": [dates[row] for row in kept], "equity_usd": [balance[row] for row in kept]}
