@@ -77,6 +77,26 @@ TABLE_SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class BarDay:
+    """What one UTC day of bars comes to: its hash, and what a snapshot's row says without reading the bars again."""
+
+    day: int
+    sha256: str
+    bars: int
+    first_ns: int
+    last_ns: int
+    contracts: tuple[str, ...]
+
+
+def content_hash_of(days: Iterable[BarDay]) -> str:
+    """sha256 over the hashes of whole UTC days, given in order: the content hash of all their bars together."""
+    digest = hashlib.sha256(b"blaid-bars-1")
+    for entry in days:
+        digest.update(f"|{entry.day}:{entry.sha256}".encode())
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class Bars:
     """``n`` bars. ``contract`` indexes ``contracts``; order is as the source gave it until :meth:`ordered`."""
@@ -146,6 +166,8 @@ class Bars:
 
     def slice(self, start_ns: int, end_ns: int) -> Bars:
         """Bars that open in ``[start_ns, end_ns)``."""
+        if len(self) and start_ns <= int(self.ts_open.min()) and int(self.ts_open.max()) < end_ns:
+            return self
         return self.take((self.ts_open >= start_ns) & (self.ts_open < end_ns))
 
     def ordered(self) -> Bars:
@@ -153,15 +175,14 @@ class Bars:
 
         The order is total: two lists of the same bars come out identical whatever order and codes they had.
         """
-        used = np.unique(self.contract)
-        names = sorted(self.contracts[code] for code in used)
-        rank = np.zeros(max(len(self.contracts), 1), np.int32)
-        for position, name in enumerate(names):
-            rank[self.contracts.index(name)] = position
-        codes = rank[self.contract] if len(self) else self.contract
-        renamed = Bars(
-            self.ts_open, self.open, self.high, self.low, self.close, self.volume, codes.astype(np.int32), tuple(names)
-        )
+        counts = np.bincount(self.contract, minlength=len(self.contracts))
+        names = tuple(sorted(name for name, count in zip(self.contracts, counts, strict=True) if count))
+        codes = self.contract
+        if names != self.contracts:
+            place = {name: code for code, name in enumerate(names)}
+            rank = np.array([place.get(name, 0) for name in self.contracts], np.int32)
+            codes = rank[self.contract] if len(self) else codes
+        renamed = Bars(self.ts_open, self.open, self.high, self.low, self.close, self.volume, codes, names)
         step = np.diff(self.ts_open)
         if len(self) < 2 or bool((step > 0).all()):
             return renamed
@@ -174,6 +195,8 @@ class Bars:
         kept = [part for part in parts if len(part)]
         if not kept:
             return Bars.empty()
+        if len(kept) == 1:
+            return kept[0].ordered()
         names = sorted({name for part in kept for name in part.contracts})
         position = {name: code for code, name in enumerate(names)}
         codes = [
@@ -185,30 +208,33 @@ class Bars:
         )
         return Bars(ts, o, h, lo, c, v, np.concatenate(codes), tuple(names)).ordered()
 
-    def day_hashes(self) -> list[tuple[int, str]]:
-        """(UTC day number, sha256) of each day that has bars, in order: what :meth:`content_hash` is made of."""
+    def days(self) -> list[BarDay]:
+        """Each UTC day that has bars, in order."""
         bars = self.ordered()
         days = bars.ts_open // DAY_NS
         edges = [0, *(np.flatnonzero(days[1:] != days[:-1]) + 1).tolist(), len(bars)] if len(bars) else [0]
-        hashes = []
+        columns = [np.ascontiguousarray(getattr(bars, name), "<i8") for name in ("ts_open", *PRICES, "volume")]
+        found = []
         for first, last in pairwise(edges):
-            day = bars.take(slice(first, last)).ordered()
-            digest = hashlib.sha256(f"blaid-bars-1|{len(day)}|".encode())
-            for name in ("ts_open", *PRICES, "volume"):
-                digest.update(getattr(day, name).astype("<i8").tobytes())
-            for contract in day.contracts:
-                encoded = contract.encode()
+            names, codes = _own_contracts(bars.contracts, bars.contract[first:last])
+            digest = hashlib.sha256(f"blaid-bars-1|{last - first}|".encode())
+            for column in columns:
+                digest.update(column[first:last].data)
+            for name in names:
+                encoded = name.encode()
                 digest.update(len(encoded).to_bytes(4, "little") + encoded)
-            digest.update(day.contract.astype("<i4").tobytes())
-            hashes.append((int(days[first]), digest.hexdigest()))
-        return hashes
+            digest.update(np.ascontiguousarray(codes, "<i4").data)
+            stamps = int(bars.ts_open[first]), int(bars.ts_open[last - 1])
+            found.append(BarDay(int(days[first]), digest.hexdigest(), last - first, *stamps, names))
+        return found
+
+    def day_hashes(self) -> list[tuple[int, str]]:
+        """(UTC day number, sha256) of each day that has bars, in order: what :meth:`content_hash` is made of."""
+        return [(entry.day, entry.sha256) for entry in self.days()]
 
     def content_hash(self) -> str:
         """sha256 over the days' hashes: the same bars have one hash, however they were stored, coded or pulled."""
-        digest = hashlib.sha256(b"blaid-bars-1")
-        for day, day_hash in self.day_hashes():
-            digest.update(f"|{day}:{day_hash}".encode())
-        return digest.hexdigest()
+        return content_hash_of(self.days())
 
     def to_table(self) -> pa.Table:
         """Arrow table of :data:`TABLE_SCHEMA`; :data:`MISSING` prices and missing volumes become nulls."""
@@ -221,15 +247,33 @@ class Bars:
     @staticmethod
     def from_table(table: pa.Table) -> Bars:
         """The inverse of :meth:`to_table`. Raises ``ValueError`` for another shape or for null times or contracts."""
-        table = table.combine_chunks()
         for name in ("ts_open", "contract"):
             if table.column(name).null_count:
                 raise ValueError(f"column {name} holds nulls")
+        if not len(table):
+            return Bars.empty()
         stamps = table.column("ts_open").cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64()).to_numpy()
         o, h, lo, c = (nanos_of(table.column(name)) for name in PRICES)
         volume = table.column("volume").cast(pa.int64()).fill_null(MISSING_VOLUME).to_numpy()
-        contract = table.column("contract").cast(pa.string()).to_numpy(zero_copy_only=False)
-        return Bars.build(stamps, o, h, lo, c, volume, list(contract)) if len(table) else Bars.empty()
+        column = table.column("contract")
+        if not pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string()).dictionary_encode()
+        if column.num_chunks > 1:  # chunks may number the same names differently
+            column = column.unify_dictionaries()
+        codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+        names = tuple(column.chunk(0).dictionary.to_pylist())
+        if len(set(names)) != len(names) or None in names:
+            raise ValueError("column contract names one contract twice")
+        return Bars(stamps, o, h, lo, c, volume, codes.astype(np.int32, copy=False), names)
+
+
+def _own_contracts(names: tuple[str, ...], codes: Int32) -> tuple[tuple[str, ...], Int32]:
+    """Of sorted ``names`` only those that ``codes`` use, and the codes into these; ``codes`` is not empty."""
+    low, high = int(codes.min()), int(codes.max())
+    if low == high:
+        return (names[low],), np.zeros(len(codes), np.int32)
+    used = np.flatnonzero(np.bincount(codes, minlength=len(names)))
+    return tuple(names[code] for code in used), np.searchsorted(used, codes).astype(np.int32)
 
 
 def _decimals(nanos: Int64) -> pa.Array:
@@ -251,23 +295,26 @@ def nanos_of(column: pa.ChunkedArray) -> Int64:
     the decimal it prints as (1.1076 is 1.107600000). Raises ``pyarrow.ArrowInvalid`` for other types.
     """
     if pa.types.is_decimal(column.type):
-        exact = column.cast(pa.decimal128(38, 9))
+        plain = pa.types.is_decimal128(column.type) and column.type.scale == 9
+        exact = column if plain else column.cast(pa.decimal128(38, 9))
         chunk = exact.combine_chunks() if isinstance(exact, pa.ChunkedArray) else exact
         chunk = pa.concat_arrays(chunk.chunks) if isinstance(chunk, pa.ChunkedArray) else chunk
         low, high = _words(chunk)
-        bad = (high != low >> 63) | (np.abs(low) > NOT_FINITE)
-        nulls = chunk.is_null().to_numpy(zero_copy_only=False)
+        # No subtraction and no abs: both would overflow on the lowest int64.
+        bad = (high != low >> 63) | (low > NOT_FINITE) | (low < -NOT_FINITE)
+        nulls = chunk.is_null().to_numpy(zero_copy_only=False) if chunk.null_count else None
     else:
         floats = column.cast(pa.float64())
-        nulls = floats.is_null().to_numpy()
+        nulls = floats.is_null().to_numpy() if floats.null_count else None
         values = floats.fill_null(0.0).to_numpy()
         bad = ~np.isfinite(values) | (np.abs(values) >= 1e9)
         safe = np.where(bad, 0.0, values)
         whole = np.trunc(safe)
         # Whole part and fraction apart, so that nine decimals stay exact up to a billion.
         low = whole.astype(np.int64) * 1_000_000_000 + np.rint((safe - whole) * 1e9).astype(np.int64)
-    result = np.where(bad, np.int64(NOT_FINITE), low).astype(np.int64)
-    result[nulls] = MISSING
+    result: Int64 = np.where(bad, np.int64(NOT_FINITE), low).astype(np.int64) if bad.any() else low
+    if nulls is not None:
+        result[nulls] = MISSING
     return result
 
 
@@ -277,7 +324,7 @@ def _words(chunk: pa.Array) -> tuple[Int64, Int64]:
     if data is None or len(chunk) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     words = np.frombuffer(data, "<i8").reshape(-1, 2)[chunk.offset : chunk.offset + len(chunk)]
-    return words[:, 0].copy(), words[:, 1].copy()
+    return words[:, 0].copy(), words[:, 1]
 
 
 def bars_of_dbn(dbn: DbnBars) -> Bars:

@@ -20,11 +20,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blaid_pipelines.ids import canonical_json, sha256_hex
-from blaid_pipelines.market.bars import Bars
+from blaid_pipelines.market.bars import PRICES, Bars
 from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
 
 PROVENANCE_KEY = b"blaid.provenance"
 """Key in a Parquet file's own metadata under which its provenance travels with the bytes."""
+
+_WHOLE_NUMBERS = ("ts_open", *PRICES, "volume")
+# Decimals for every reader, stored as the 64-bit integers that they are: a third of the size, four times as fast.
+_LAYOUT: dict[str, Any] = {
+    "compression": "zstd",
+    "version": "2.6",
+    "write_page_index": False,
+    "store_decimal_as_integer": True,
+    "use_dictionary": ["contract"],
+    "column_encoding": dict.fromkeys(_WHOLE_NUMBERS, "DELTA_BINARY_PACKED"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,7 @@ def write_segment(
         )
         table = part.to_table().replace_schema_metadata({PROVENANCE_KEY: canonical_json(dict(provenance)).encode()})
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", version="2.6", write_page_index=False)
+        pq.write_table(table, sink, **_LAYOUT)
         data = sink.getvalue().to_pybytes()
         digest = sha256_hex(data)
         relative = folder / f"{digest}.parquet"
@@ -113,7 +124,7 @@ def read_file(lake: Path, path: str, sha256: str) -> Bars:
     if found != sha256:
         raise _corrupt(path, "does not hold the bytes that were written", sha256, found)
     try:
-        return Bars.from_table(pq.read_table(pa.BufferReader(data)))
+        return Bars.from_table(pq.ParquetFile(pa.BufferReader(data)).read())
     except (pa.ArrowInvalid, ValueError, KeyError) as error:
         raise _corrupt(path, f"is no bar file: {error}", sha256, found) from error
 
