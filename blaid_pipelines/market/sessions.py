@@ -1,7 +1,8 @@
 """Trading sessions from the exchange calendar: when a market is open, which session a bar belongs to, what is expected.
 
-Hours come from ``pandas_market_calendars``, which knows today's regular hours and the holidays of all years; hours
-that were different once are dated overrides here, each with its source. A session is the stretch between two daily
+Hours come from ``pandas_market_calendars``, which knows today's regular hours and the holidays by rule; what was
+different once is in :mod:`~blaid_pipelines.market.hours`, with the date from which a calendar's hours are established.
+A session is the stretch between two daily
 breaks; it carries the date the calendar gives it (the evening belongs to the next day). CME books the Thanksgiving
 session under Friday's trade date, the calendar shows it as its own row: session dates are not clearing dates.
 """
@@ -17,54 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from blaid_pipelines.market.bars import MINUTE_NS
-from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
+from blaid_pipelines.market.hours import HOURS, REGULAR_CLOSE, Hours
+from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
 
 CHICAGO = ZoneInfo("America/Chicago")
-
-
-@dataclass(frozen=True, slots=True)
-class HoursOverride:
-    """Regular hours that held once: sessions of ``calendar`` dated ``first`` to ``last``, Chicago wall-clock times.
-
-    It touches only days on which the calendar has its regular close: holidays and early closes stay as they are.
-    """
-
-    calendar: str
-    first: date
-    last: date
-    regular_close: time  # what the calendar says
-    close: time  # what it was
-    halts: tuple[tuple[time, time], ...]
-    source: str
-
-
-_EQUITY = "CME Globex Equity"
-_HALT = ((time(15, 15), time(15, 30)),)
-
-OVERRIDES: tuple[HoursOverride, ...] = (
-    HoursOverride(
-        _EQUITY,
-        date(2012, 11, 19),
-        date(2015, 9, 18),
-        time(16, 0),
-        time(16, 15),
-        _HALT,
-        "CME equity index futures halted 15:15-15:30 CT and closed at 16:15 CT until the week of 2015-09-21; "
-        "seen in ES trades of October to December 2013",
-    ),
-    HoursOverride(
-        _EQUITY,
-        date(2015, 9, 21),
-        date(2021, 6, 25),
-        time(16, 0),
-        time(16, 0),
-        _HALT,
-        "CME equity index futures halted 15:15-15:30 CT until 2021-06-28; seen in ES trades of 2020-01-06",
-    ),
-)
+_EVENING = time(17, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,17 +97,23 @@ class Sessions:
 def load_sessions(calendar: str, start_ns: int, end_ns: int) -> Sessions:
     """Sessions of ``calendar`` (a ``pandas_market_calendars`` name) that share time with ``[start_ns, end_ns)``.
 
-    Raises :class:`StopAndFix` for an unknown calendar or a range outside 2000 to 2199.
+    Raises :class:`StopAndFix` for an unknown calendar (INSTRUMENT_MISMATCH), a range outside 2000 to 2199, or a
+    calendar without history (HOURS_UNKNOWN), and :class:`Refused` (HOURS_UNKNOWN) where the range begins before its
+    hours are established.
     """
     if not start_ns < end_ns:
         nothing = np.empty(0, np.int64)
         return Sessions(
             calendar, nothing, nothing, nothing.astype(np.int32), nothing, nothing, nothing.astype(np.int32)
         )
-    first = datetime.fromtimestamp(start_ns // 1_000_000_000, UTC).date() - timedelta(days=2)
+    # Enough days ahead that the first session knows whether the day before it had a full one.
+    first = datetime.fromtimestamp(start_ns // 1_000_000_000, UTC).date() - timedelta(days=3)
     last = datetime.fromtimestamp(-(-end_ns // 1_000_000_000), UTC).date() + timedelta(days=2)
     everything = _schedule(calendar, first, last)
     keep = (everything.close_ns > start_ns) & (everything.open_ns < end_ns)
+    if keep.any():
+        dated = int(everything.session_date[keep][0])
+        _require_established(calendar, date(dated // 10_000, dated // 100 % 100, dated % 100))
     position = np.cumsum(keep) - 1
     segments = keep[everything.segment_session]
     return Sessions(
@@ -162,37 +129,43 @@ def load_sessions(calendar: str, start_ns: int, end_ns: int) -> Sessions:
 
 @lru_cache(maxsize=64)
 def _schedule(calendar: str, first: date, last: date) -> Sessions:
-    import pandas_market_calendars
-
-    try:
-        schedule = pandas_market_calendars.get_calendar(calendar).schedule(first, last)
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise StopAndFix(
-            Reason(
-                ReasonCode.INSTRUMENT_MISMATCH,
-                f"no exchange calendar {calendar!r} from {first} to {last}: {error}",
-                "Correct the instrument's session column: it names a calendar of pandas_market_calendars.",
-                {"calendar": calendar, "first": first.isoformat(), "last": last.isoformat()},
-            )
-        ) from error
-    opens, closes, dates = [], [], []
+    hours, table = _calendar(calendar, first, last)
+    # A session that the calendar does not have at all is an exception with a close.
+    for day, close in hours.exceptions.items():
+        if first <= day <= last and day not in table and close is not None:
+            table[day] = (_chicago_ns(day - timedelta(days=1), _EVENING), _chicago_ns(day, close))
+    opens: list[int] = []
+    closes: list[int] = []
+    dates: list[int] = []
     segments: list[tuple[int, int, int]] = []
-    for index, (label, row) in enumerate(schedule.iterrows()):
-        day = label.date()
-        open_ns, close_ns = row.market_open.value, row.market_close.value
+    full_day: date | None = None  # the last day that had a session with the regular close
+    for day in sorted(table):
+        open_ns, close_ns = table[day]
+        regular = day not in hours.exceptions and close_ns == _chicago_ns(day, REGULAR_CLOSE)
+        if not regular and day in hours.exceptions:
+            close = hours.exceptions[day]
+            if close is None:
+                continue
+            close_ns = _chicago_ns(day, close)
         halts: list[tuple[int, int]] = []
-        rule = _override(calendar, day)
-        if rule is not None and close_ns == _chicago_ns(day, rule.regular_close):
-            close_ns = _chicago_ns(day, rule.close)
-            halts = [(_chicago_ns(day, start), _chicago_ns(day, end)) for start, end in rule.halts]
+        regime = hours.regime(day)
+        eve = day - timedelta(days=1)
+        if regime is not None and regime.evening_open is not None and full_day == eve:
+            open_ns = _chicago_ns(eve, regime.evening_open)
+            halts += [(_chicago_ns(eve, start), _chicago_ns(eve, end)) for start, end in regime.evening_halts]
+        if regime is not None and regular:
+            close_ns = _chicago_ns(day, regime.close)
+            halts += [(_chicago_ns(day, start), _chicago_ns(day, end)) for start, end in regime.halts]
+        if regular:
+            full_day = day
+        cursor = open_ns
+        for halt_start, halt_end in halts:
+            segments.append((cursor, halt_start, len(dates)))
+            cursor = halt_end
+        segments.append((cursor, close_ns, len(dates)))
         opens.append(open_ns)
         closes.append(close_ns)
         dates.append(day.year * 10_000 + day.month * 100 + day.day)
-        cursor = open_ns
-        for halt_start, halt_end in halts:
-            segments.append((cursor, halt_start, index))
-            cursor = halt_end
-        segments.append((cursor, close_ns, index))
     left, right, owner = zip(*segments, strict=True) if segments else ((), (), ())
     return Sessions(
         calendar,
@@ -205,11 +178,57 @@ def _schedule(calendar: str, first: date, last: date) -> Sessions:
     )
 
 
-def _override(calendar: str, day: date) -> HoursOverride | None:
-    for rule in OVERRIDES:
-        if rule.calendar == calendar and rule.first <= day <= rule.last:
-            return rule
-    return None
+def _calendar(calendar: str, first: date, last: date) -> tuple[Hours, dict[date, tuple[int, int]]]:
+    """The history of the calendar's hours, and (open, close) of every session as the library has them."""
+    import pandas_market_calendars
+
+    try:
+        library = pandas_market_calendars.get_calendar(calendar)
+        schedule = library.schedule(first, last)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise StopAndFix(
+            Reason(
+                ReasonCode.INSTRUMENT_MISMATCH,
+                f"no exchange calendar {calendar!r} from {first} to {last}: {error}",
+                "Correct the instrument's session column: it names a calendar of pandas_market_calendars.",
+                {"calendar": calendar, "first": first.isoformat(), "last": last.isoformat()},
+            )
+        ) from error
+    hours = HOURS.get(library.name)
+    if hours is None:
+        raise StopAndFix(
+            Reason(
+                ReasonCode.HOURS_UNKNOWN,
+                f"nobody has established since when the hours of {calendar} hold",
+                "Add the calendar to market/hours.py: the first session date its hours are known from, and the source.",
+                {"calendar": calendar, "known": sorted(HOURS)},
+            )
+        )
+    rows = zip(schedule.index, schedule.market_open, schedule.market_close, strict=True)
+    return hours, {label.date(): (opens.value, closes.value) for label, opens, closes in rows}
+
+
+def _require_established(calendar: str, first_session: date) -> None:
+    import pandas_market_calendars
+
+    hours = HOURS[pandas_market_calendars.get_calendar(calendar).name]
+    if first_session >= hours.established:
+        return
+    raise Refused(
+        Reason(
+            ReasonCode.HOURS_UNKNOWN,
+            f"the hours of {calendar} are established from {hours.established} on; this range begins with the session "
+            f"of {first_session}",
+            f"Begin the range with the session of {hours.established} or later, or add the earlier hours with their "
+            "source to market/hours.py.",
+            {
+                "calendar": calendar,
+                "first_session": first_session.isoformat(),
+                "established": hours.established.isoformat(),
+                "source": hours.source,
+            },
+        )
+    )
 
 
 def _chicago_ns(day: date, wall: time) -> int:
