@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.partitions import SERIES
+from assets.partitions import SERIES, series_check
 from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from resources.lab import (
@@ -119,10 +119,9 @@ def matches_definitions(
     partitions_def=SERIES,
     deps=[instruments],
     check_specs=[
-        dg.AssetCheckSpec(
+        series_check(
             "proof_both_ways",
             asset="bars",
-            blocking=True,
             description=(
                 "Every provider request that this materialization cites succeeded in the request log, and the log "
                 "holds no request of its trace that it does not cite."
@@ -138,7 +137,9 @@ def bars(
     context: dg.AssetExecutionContext, config: BarsConfig, lab: LabResource
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Pull or ingest one series, then compare the proof with the request log."""
+    from assets.market_events import bars_event
     from blaid_pipelines.lab.evidence import check_proof
+    from blaid_pipelines.lab.portrait import portrait_of
     from blaid_pipelines.lab.series import ingest_series, pull_series
 
     with lab.open() as opened:
@@ -156,8 +157,9 @@ def bars(
         else:
             raise InvalidRequest(_bad_config("source", config.source, "Use `pull` or `file`."))
         reasons = check_proof(opened.store, [outcome.trace_id], outcome.request_ids)
+        shown = bars_event(outcome, portrait_of(opened, outcome.snapshot))
     yield dg.MaterializeResult(
-        metadata=event_metadata({**outcome.metadata, "dagster_run_id": context.run.run_id}),
+        metadata=event_metadata({**shown, "dagster_run_id": context.run.run_id}),
         data_version=dg.DataVersion(outcome.snapshot.snapshot_id),
     )
     yield check_result("proof_both_ways", reasons, {"requests_cited": len(outcome.request_ids)})
@@ -170,14 +172,13 @@ def bars(
     partitions_def=SERIES,
     deps=[bars],
     check_specs=[
-        dg.AssetCheckSpec(name, asset="quality_verdict", blocking=True, description=f"Refuses {text}.")
+        series_check(name, asset="quality_verdict", description=f"Refuses {text}.")
         for name, text in QUALITY_CHECKS.items()
     ]
     + [
-        dg.AssetCheckSpec(
+        series_check(
             VERDICT_CHECK,
             asset="quality_verdict",
-            blocking=True,
             description="The gate as a whole: PASS, bound to the snapshot's content hash. FAIL and UNKNOWN refuse.",
         )
     ],

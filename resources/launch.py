@@ -20,6 +20,8 @@ from blaid_pipelines.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
+    from blaid_pipelines.store.database import Store
+
 # Which partition set a job's key belongs to; commands name a key, the registry of keys is Dagster's.
 _PARTITION_SET = {"market_data": "instruments", "lab_cycle": "bots"}
 
@@ -80,6 +82,7 @@ def run_job_in_process(
         with DagsterInstance.get() as instance:
             end_dead_runs(instance, store, datetime.now(UTC))
             _register(instance, job_name, partition_key)
+            _report_instruments(instance, store)
             result = defs.resolve_job_def(job_name).execute_in_process(
                 run_config={**(run_config or {}), "loggers": {"console": {"config": {"log_level": log_level}}}},
                 instance=instance,
@@ -156,6 +159,18 @@ def _apply(values: Mapping[str, str | None]) -> None:
 def _register(instance: dg.DagsterInstance, job_name: str, partition_key: str | None) -> None:
     if partition_key is not None and not instance.has_dynamic_partition(_PARTITION_SET[job_name], partition_key):
         instance.add_dynamic_partitions(_PARTITION_SET[job_name], [partition_key])
+
+
+def _report_instruments(instance: dg.DagsterInstance, store: Store) -> None:
+    """Say once that the instruments table is there: a migration filled it, and what reads it would seem out of date."""
+    import dagster as dg
+
+    from blaid_pipelines.market.instruments import list_instruments
+
+    if instance.get_latest_materialization_event(dg.AssetKey("instruments")) is None:
+        symbols = [spec.symbol for spec in list_instruments(store)]
+        metadata = {"instruments": len(symbols), "symbols": dg.MetadataValue.json(symbols)}
+        instance.report_runless_asset_event(dg.AssetMaterialization("instruments", metadata=metadata))
 
 
 def _failure(event: dg.DagsterEvent, failed_checks: tuple[str, ...]) -> BlaidError:
