@@ -1,9 +1,10 @@
 """Databento's historical service through its own client, one recorded attempt per HTTP request.
 
 The base URL is configurable, which the client does not offer: ``_point_at`` is the one place that touches its private
-attribute (the version is pinned for it). Everything that comes back is checked before it is used, and every failure is
-a reason (``errors``). Rate limits, 5xx, time-outs and broken connections are tried again a bounded number of times,
-each attempt with its own row. What may be spent is decided by the caller: ``get_cost`` first, then ``get_bars``.
+attributes (the version is pinned for it), and ``wire`` carries its requests. Everything that comes back is checked
+before it is used, and every failure is a reason (``errors``). Rate limits, 5xx, time-outs and broken connections are
+tried again a bounded number of times, each attempt with its own row. What may be spent is decided by the caller:
+``get_cost`` first, then ``get_bars``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
 
-from blaid_pipelines.proof.recorder import CallContext, CallIntent, Recorder
+from blaid_pipelines.proof.recorder import Attempt, CallContext, CallIntent, Recorder
 from blaid_pipelines.providers.databento.dbn import (
     BAR_NANOS,
     DbnBars,
@@ -28,14 +29,18 @@ from blaid_pipelines.providers.databento.dbn import (
     read_definitions,
 )
 from blaid_pipelines.providers.databento.symbols import stype_of
+from blaid_pipelines.providers.databento.wire import Wire
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused, RetryLater, StopAndFix
 from blaid_pipelines.settings import DATABENTO_OFFICIAL_URL, Environment, Settings
 
-__all__ = ["DatabentoHistorical", "DatasetRange", "stype_of"]
+__all__ = ["DatabentoHistorical", "DatasetRange", "Resolved", "read_reply", "stype_of"]
 
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_S = 100.0
+"""Longest time to connect, and longest silence within an answer."""
+DEFAULT_DEADLINE_S = 600.0
+"""Longest time for one call as a whole, however steadily its answer drips."""
 MAX_ATTEMPTS = 3
 MAX_WAIT_S = 60.0
 """Longest pause between attempts; when Databento asks for more, the call fails with ``retry_after_s`` instead."""
@@ -50,13 +55,23 @@ class DatasetRange:
     by_schema: Mapping[str, tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The contracts behind instrument ids on dates, and the requests that said so."""
+
+    contracts: Mapping[int, list[SymbolInterval]]
+    request_ids: tuple[UUID, ...]
+
+
 class DatabentoHistorical:
     """The historical service on behalf of one piece of work (``context``).
 
     ``request_ids`` lists the row of every attempt made through this object, failed ones included, in order;
     ``succeeded`` those whose answer was used, which is what evidence may cite. Raises
-    :class:`StopAndFix` (``INTEGRATION_KEY_MISSING``) without a key and :class:`Refused` (``SIMULATED_SOURCE_REFUSED``)
-    outside the sandbox world when the base URL is not Databento's own: nothing simulated may pass for real there.
+    :class:`StopAndFix` (``INTEGRATION_KEY_MISSING``) without a key, ``SETTINGS_INVALID`` with one that can be none, and
+    :class:`Refused` (``SIMULATED_SOURCE_REFUSED``) outside the sandbox world when the base URL is not Databento's own:
+    nothing simulated may pass for real there. ``pace`` is called with the endpoint before each attempt and may wait.
+    Several threads may share one client.
     """
 
     def __init__(
@@ -66,7 +81,9 @@ class DatabentoHistorical:
         context: CallContext,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         *,
+        deadline_s: float = DEFAULT_DEADLINE_S,
         max_attempts: int = MAX_ATTEMPTS,
+        pace: Callable[[str], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -95,7 +112,10 @@ class DatabentoHistorical:
         self._context = context
         self._simulated = settings.databento_simulated
         self._secret = key.get_secret_value().strip()
-        self._client = _point_at(settings.databento_url, self._secret, timeout_s)
+        _check_key(self._secret)
+        self._wire = Wire(self._secret, timeout_s, deadline_s)
+        self._client = _point_at(settings.databento_url, self._secret, self._wire)
+        self._pace = pace
         self._max_attempts = max_attempts
         self._sleep = sleep
         self._clock = clock
@@ -105,26 +125,26 @@ class DatabentoHistorical:
     def list_datasets(self) -> list[str]:
         """Codes of the datasets the key may see."""
 
-        def send() -> list[str]:
+        def send(_: Attempt) -> list[str]:
             return _strings("metadata.list_datasets", self._client.metadata.list_datasets())
 
-        return self._call("metadata.list_datasets", {}, send)
+        return self._call(_Call("metadata.list_datasets", {}), send)
 
     def list_schemas(self, dataset: str) -> list[str]:
         """Schemas of a dataset."""
 
-        def send() -> list[str]:
+        def send(_: Attempt) -> list[str]:
             return _strings("metadata.list_schemas", self._client.metadata.list_schemas(dataset))
 
-        return self._call("metadata.list_schemas", {"dataset": dataset}, send)
+        return self._call(_Call("metadata.list_schemas", {"dataset": dataset}), send)
 
     def get_dataset_range(self, dataset: str) -> DatasetRange:
         """What of a dataset is available to the key."""
 
-        def send() -> DatasetRange:
+        def send(_: Attempt) -> DatasetRange:
             return _dataset_range(self._client.metadata.get_dataset_range(dataset))
 
-        return self._call("metadata.get_dataset_range", {"dataset": dataset}, send)
+        return self._call(_Call("metadata.get_dataset_range", {"dataset": dataset}), send)
 
     def get_cost(
         self, dataset: str, symbol: str, schema: str, stype_in: str | None, start: datetime, end: datetime
@@ -135,13 +155,13 @@ class DatabentoHistorical:
         """
         params = _range_params(dataset, symbol, schema, stype_in, start, end)
 
-        def send() -> Decimal:
+        def send(_: Attempt) -> Decimal:
             value = self._client.metadata.get_cost(**params)
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise _unusable("metadata.get_cost", "is not a cost", value)
             return Decimal(repr(value))
 
-        return self._call("metadata.get_cost", params, send, symbol, schema, start, end)
+        return self._call(_Call("metadata.get_cost", params, symbol, schema, start, end), send)
 
     def get_record_count(
         self, dataset: str, symbol: str, schema: str, stype_in: str | None, start: datetime, end: datetime
@@ -149,13 +169,13 @@ class DatabentoHistorical:
         """How many records ``get_bars`` of the same arguments is going to return; asking is free."""
         params = _range_params(dataset, symbol, schema, stype_in, start, end)
 
-        def send() -> int:
+        def send(_: Attempt) -> int:
             value: Any = self._client.metadata.get_record_count(**params)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise _unusable("metadata.get_record_count", "is not a count", value)
             return int(value)
 
-        return self._call("metadata.get_record_count", params, send, symbol, schema, start, end)
+        return self._call(_Call("metadata.get_record_count", params, symbol, schema, start, end), send)
 
     # symbology
 
@@ -167,6 +187,18 @@ class DatabentoHistorical:
         Raises :class:`InvalidRequest` with ``SYMBOL_NOT_FOUND`` when a symbol stands for nothing in the range and
         ``PARTIAL_RESOLUTION`` when it does for part of it; the numbers say for which part.
         """
+        return self._resolve(dataset, symbols, stype_in, stype_out, start, end, [])
+
+    def _resolve(
+        self,
+        dataset: str,
+        symbols: Sequence[str],
+        stype_in: str,
+        stype_out: str,
+        start: date,
+        end: date,
+        used: list[UUID],
+    ) -> dict[str, list[SymbolInterval]]:
         params = {
             "dataset": dataset,
             "symbols": list(symbols),
@@ -178,72 +210,76 @@ class DatabentoHistorical:
         only = symbols[0] if len(symbols) == 1 else None
         span = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in (start, end)]
 
-        def send() -> dict[str, list[SymbolInterval]]:
+        def send(_: Attempt) -> dict[str, list[SymbolInterval]]:
             found = _resolution(self._client.symbology.resolve(**params), symbols)
             strange = [part.symbol for parts in found.values() for part in parts if not part.symbol.isdigit()]
             if stype_out == "instrument_id" and strange:
                 raise _unusable("symbology.resolve", "holds ids that are no numbers", strange)
             return found
 
-        return self._call("symbology.resolve", params, send, only, None, *span)
+        return self._call(_Call("symbology.resolve", params, only, None, *span), send, used)
 
     # time series
 
     def get_bars(
-        self, dataset: str, symbol: str, schema: str, start: datetime, end: datetime
+        self,
+        dataset: str,
+        symbol: str,
+        schema: str,
+        start: datetime,
+        end: datetime,
+        *,
+        behind: Resolved | None = None,
+        keep: Callable[[UUID, bytes], None] = lambda *_: None,
+        before_retry: Callable[[BlaidError], None] = lambda _: None,
     ) -> tuple[DbnBars, list[UUID]]:
         """Bars of one symbol with ``start <= ts_open < end``, the contract behind each, and the requests they rest on.
 
         Billed. The symbol is resolved first (free), so that one that does not resolve is refused before anything is
-        billed; a range without trades gives no bars and no error. Raises what ``resolve`` raises, ``BAD_RESPONSE`` for
-        bytes that are not the bars asked for, and the failures of the service.
+        billed; ``behind`` is a resolution of a range around this one, where the caller has it. ``keep`` gets the
+        request's id and the reply as it came, before the outcome is on record; ``before_retry`` gets the failure
+        before the call is made again, and may raise. A range without trades gives no bars and no error. Raises what
+        ``resolve`` raises, ``BAD_RESPONSE`` for bytes that are not the bars asked for, and the failures of the service.
         """
-        if schema not in BAR_NANOS:
-            raise InvalidRequest(
-                Reason(
-                    ReasonCode.INVALID_REQUEST,
-                    f"Schema {schema!r} holds no bars.",
-                    f"Use one of: {', '.join(BAR_NANOS)}.",
-                    {"schema": schema},
-                )
-            )
-        before = len(self.succeeded)
+        _check_schema(schema)
         params = _range_params(dataset, symbol, schema, None, start, end)
-        contracts = self._contracts(dataset, symbol, start, end)
+        resolved = self.resolve_contracts(dataset, symbol, start, end) if behind is None else behind
+        used = list(resolved.request_ids)
 
-        def send(outcome: Callable[..., None]) -> DbnBars:
-            data = _bytes_of(self._client.timeseries.get_range(**params))
-            outcome(response_bytes=len(data), response_sha256=hashlib.sha256(data).hexdigest())
-            bars = _readable("timeseries.get_range", lambda: read_dbn(data, contracts))
-            _check_bars(bars, dataset, symbol, schema, start, end, contracts)
-            outcome(bar_count=len(bars))
+        def send(attempt: Attempt) -> DbnBars:
+            data: bytes = self._client.timeseries.get_range(**params)
+            attempt.outcome(response_bytes=len(data), response_sha256=hashlib.sha256(data).hexdigest())
+            bars = read_reply(data, resolved, dataset, symbol, schema, start, end)
+            keep(attempt.id, data)
+            attempt.outcome(bar_count=len(bars))
             return bars
 
-        bars = self._call("timeseries.get_range", params, send, symbol, schema, start, end, wants_outcome=True)
-        return bars, self.succeeded[before:]
+        call = _Call("timeseries.get_range", params, symbol, schema, start, end)
+        return self._call(call, send, used, before_retry), used
 
     def get_definitions(self, dataset: str, symbol: str, start: datetime, end: datetime) -> list[Definition]:
         """The definitions of the contracts behind a symbol, in the order sent. Billed."""
         params = _range_params(dataset, symbol, "definition", None, start, end)
 
-        def send(outcome: Callable[..., None]) -> list[Definition]:
-            data = _bytes_of(self._client.timeseries.get_range(**params))
-            outcome(response_bytes=len(data), response_sha256=hashlib.sha256(data).hexdigest())
+        def send(attempt: Attempt) -> list[Definition]:
+            data: bytes = self._client.timeseries.get_range(**params)
+            attempt.outcome(response_bytes=len(data), response_sha256=hashlib.sha256(data).hexdigest())
             return _readable("timeseries.get_range", lambda: read_definitions(data))
 
-        return self._call("timeseries.get_range", params, send, symbol, "definition", start, end, wants_outcome=True)
+        return self._call(_Call("timeseries.get_range", params, symbol, "definition", start, end), send)
 
-    def _contracts(self, dataset: str, symbol: str, start: datetime, end: datetime) -> dict[int, list[SymbolInterval]]:
-        """For each instrument id of the range its contracts: symbol -> instrument_id, then -> raw_symbol."""
+    def resolve_contracts(self, dataset: str, symbol: str, start: datetime, end: datetime) -> Resolved:
+        """The contracts behind a symbol on the days of a range: symbol -> instrument_id, then -> raw_symbol. Free."""
         first, last = _utc(start).date(), (_utc(end) - timedelta(microseconds=1)).date() + timedelta(days=1)
         stype = stype_of(symbol)
-        found = self.resolve(dataset, [symbol], stype, "instrument_id", first, last)
+        used: list[UUID] = []
+        found = self._resolve(dataset, [symbol], stype, "instrument_id", first, last, used)
         intervals = [part for parts in found.values() for part in parts]
         if stype == "raw_symbol":
             named: dict[int, list[SymbolInterval]] = {}
             for part in intervals:
                 named.setdefault(int(part.symbol), []).append(SymbolInterval(part.start, part.end, symbol))
-            return named
+            return Resolved(named, tuple(used))
         # an id is asked for on the dates when the symbol stood for it: beyond them it may be unknown, or another's
         spans: dict[tuple[date, date], list[str]] = {}
         for part in intervals:
@@ -252,73 +288,129 @@ class DatabentoHistorical:
                 ids.append(part.symbol)
         contracts: dict[int, list[SymbolInterval]] = {}
         for (span_start, span_end), ids in spans.items():
-            for instrument, parts in self.resolve(
-                dataset, ids, "instrument_id", "raw_symbol", span_start, span_end
-            ).items():
+            found = self._resolve(dataset, ids, "instrument_id", "raw_symbol", span_start, span_end, used)
+            for instrument, parts in found.items():
                 contracts.setdefault(int(instrument), []).extend(parts)
-        return contracts
+        return Resolved(contracts, tuple(used))
 
     # one request after another
 
     def _call(
         self,
-        endpoint: str,
-        params: Mapping[str, Any],
-        send: Callable[..., T],
-        symbol: str | None = None,
-        schema: str | None = None,
-        start: datetime | None = None,
-        end: datetime | None = None,
-        *,
-        wants_outcome: bool = False,
+        call: _Call,
+        send: Callable[[Attempt], T],
+        used: list[UUID] | None = None,
+        before_retry: Callable[[BlaidError], None] = lambda _: None,
     ) -> T:
-        """``send`` inside a recorded attempt, again after a passing failure; the last failure is raised."""
+        """``send`` inside a recorded attempt, again after a passing failure; the last failure is raised.
+
+        The id of the attempt that succeeded is added to ``used``.
+        """
         number = 1
         while True:
-            intent = CallIntent(
-                provider="databento",
-                category="market_data",
-                endpoint=endpoint,
-                params=params,
-                simulated=self._simulated,
-                symbol=symbol,
-                schema=schema,
-                start=None if start is None else _utc(start),
-                end=None if end is None else _utc(end),
-                attempt=number,
-            )
             try:
-                return self._attempt(endpoint, intent, send, wants_outcome)
+                value, attempt_id = self._attempt(call, number, send)
             except BlaidError as error:
                 wait = _pause(error, number)
                 if wait is None or number >= self._max_attempts or wait > MAX_WAIT_S:
                     raise
+                before_retry(error)
+            else:
+                if used is not None:
+                    used.append(attempt_id)
+                return value
             self._sleep(wait)
             number += 1
 
-    def _attempt(self, endpoint: str, intent: CallIntent, send: Callable[..., T], wants_outcome: bool) -> T:
+    def _attempt(self, call: _Call, number: int, send: Callable[[Attempt], T]) -> tuple[T, UUID]:
         from blaid_pipelines.providers.databento import errors
 
-        with self._recorder.attempt(self._context, intent) as attempt:
+        self._pace(call.endpoint)
+        with self._recorder.attempt(self._context, call.intent(number, self._simulated)) as attempt:
             self.request_ids.append(attempt.id)
             attempt.about_to_send()
             try:
-                value = send(attempt.outcome) if wants_outcome else send()
-            except BlaidError as error:
-                partial = error.reason.code is ReasonCode.PARTIAL_RESOLUTION
-                attempt.outcome(http_status=206 if partial else 200)
+                value = send(attempt)
+            except BlaidError:
+                self._answered(attempt)
                 raise
             except errors.raised_by_client() as error:
-                failure = errors.explain(error, endpoint=endpoint, secret=self._secret, now=self._clock())
+                self._answered(attempt)
+                failure = errors.explain(error, endpoint=call.endpoint, secret=self._secret, now=self._clock())
                 attempt.outcome(http_status=failure.http_status, provider_request_id=failure.provider_request_id)
                 raise failure.error from None
-            attempt.outcome(http_status=200, cost_usd=value if isinstance(value, Decimal) else None)
+            self._answered(attempt)
+            attempt.outcome(cost_usd=value if isinstance(value, Decimal) else None)
         self.succeeded.append(attempt.id)
-        return value
+        return value, attempt.id
+
+    def _answered(self, attempt: Attempt) -> None:
+        status, request_id = self._wire.last()
+        attempt.outcome(http_status=status, provider_request_id=request_id)
 
 
-def _point_at(base_url: str, key: str, timeout_s: float) -> Any:
-    """A databento client that talks to ``base_url``, over plain http too (its own ``gateway`` forces https)."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call to make: what is asked, and about what."""
+
+    endpoint: str
+    params: Mapping[str, Any]
+    symbol: str | None = None
+    schema: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def intent(self, number: int, simulated: bool) -> CallIntent:
+        return CallIntent(
+            provider="databento",
+            category="market_data",
+            endpoint=self.endpoint,
+            params=self.params,
+            simulated=simulated,
+            symbol=self.symbol,
+            schema=self.schema,
+            start=None if self.start is None else _utc(self.start),
+            end=None if self.end is None else _utc(self.end),
+            attempt=number,
+        )
+
+
+def read_reply(
+    data: bytes, resolved: Resolved, dataset: str, symbol: str, schema: str, start: datetime, end: datetime
+) -> DbnBars:
+    """The bars of a reply to ``timeseries.get_range``, after every check; ``BAD_RESPONSE`` where one fails."""
+    bars = _readable("timeseries.get_range", lambda: read_dbn(data, resolved.contracts))
+    _check_bars(bars, dataset, symbol, schema, start, end, resolved.contracts)
+    return bars
+
+
+def _check_key(key: str) -> None:
+    """Refuse a key that cannot be sent as it is, before anything is sent."""
+    if key and not (key.isascii() and key.isprintable()):
+        raise StopAndFix(
+            Reason(
+                ReasonCode.SETTINGS_INVALID,
+                "DATABENTO_API_KEY holds signs that no key has: something else than the key was copied",
+                "Copy the key from Databento's portal again; it begins with db- and holds letters and digits alone.",
+                {"variable": "DATABENTO_API_KEY", "length": len(key)},
+            )
+        )
+
+
+def _check_schema(schema: str) -> None:
+    if schema not in BAR_NANOS:
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"Schema {schema!r} holds no bars.",
+                f"Use one of: {', '.join(BAR_NANOS)}.",
+                {"schema": schema},
+            )
+        )
+
+
+def _point_at(base_url: str, key: str, wire: Wire) -> Any:
+    """A databento client that talks to ``base_url`` through ``wire``, over plain http too (its own forces https)."""
     import databento
 
     try:
@@ -335,7 +427,7 @@ def _point_at(base_url: str, key: str, timeout_s: float) -> Any:
     for family in ("batch", "metadata", "symbology", "timeseries"):
         api = getattr(client, family)
         api._base_url = f"{base_url.rstrip('/')}/v0/{family}"
-        api.TIMEOUT = timeout_s
+        api._get, api._post, api._stream = wire.get, wire.post, wire.stream
     return client
 
 
@@ -371,11 +463,6 @@ def _range_params(
 
 def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
-
-
-def _bytes_of(store: Any) -> bytes:
-    """The bytes of a reply as they came, still compressed (the client's public reader decompresses them)."""
-    return bytes(store._data_source.reader.read())
 
 
 def _readable(endpoint: str, read: Callable[[], T]) -> T:

@@ -19,6 +19,7 @@ import urllib3
 from databento_dbn import DBNError
 
 from blaid_pipelines.proof.redact import redact_text
+from blaid_pipelines.providers.databento.wire import DeadlinePassed
 from blaid_pipelines.reasons import (
     BlaidError,
     DependencyDown,
@@ -36,6 +37,7 @@ RANGE_CASES = (
 )
 _ISO_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?")
 _TEXT_LIMIT = 500
+_USUAL_WAIT_S, _LONGEST_WAIT_S = 1.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +55,20 @@ class Failure:
 
 def explain(error: Exception, *, endpoint: str, secret: str, now: datetime) -> Failure:
     """The failure behind one of the exceptions :func:`raised_by_client`; ``now`` dates a ``Retry-After`` date."""
-    from databento.common.error import BentoError, BentoHttpError
+    from databento.common.error import BentoHttpError
 
     if isinstance(error, BentoHttpError):
         return _from_answer(error, endpoint, secret, now)
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return Failure(_bad_response(endpoint, "is not JSON"), 200)
+    if isinstance(error, DeadlinePassed):
+        return Failure(_timeout(endpoint, f"was {error}"))
     if isinstance(error, requests.exceptions.Timeout):
         return Failure(_timeout(endpoint, "did not answer in time"))
     if isinstance(error, requests.exceptions.ConnectionError):
         return _from_connection(error, endpoint, secret)
     text = redact_text(str(error), [secret])[:_TEXT_LIMIT]
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return Failure(_interrupted(endpoint, text), 200)
-    if isinstance(error, BentoError) and "Error streaming response" in text:
-        if "timed out" in text.lower():
-            return Failure(_timeout(endpoint, "stopped sending"), 200)
         return Failure(_interrupted(endpoint, text), 200)
     if isinstance(error, requests.exceptions.RequestException) and not isinstance(
         error, requests.exceptions.ContentDecodingError
@@ -177,15 +177,18 @@ def _retry_after(headers: Mapping[str, Any], now: datetime) -> float:
     """Seconds to wait: a number or an HTTP date; 1 where Databento says nothing, as its own client does."""
     given = str(headers.get("Retry-After") or headers.get("retry-after") or "").strip()
     try:
-        return min(max(0.0, float(given)), 3600.0)
+        seconds = float(given)
     except ValueError:
         pass
+    else:
+        # What is no number of seconds (nan, -5) is no word from Databento; what is huge is a long wait.
+        return min(seconds, _LONGEST_WAIT_S) if seconds >= 0 else _USUAL_WAIT_S
     try:
         moment = parsedate_to_datetime(given)
-    except (TypeError, ValueError):
-        return 1.0
+    except (TypeError, ValueError, OverflowError):
+        return _USUAL_WAIT_S
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return min(max(0.0, (moment - now).total_seconds()), 3600.0)
+    return min(max(0.0, (moment - now).total_seconds()), _LONGEST_WAIT_S)
 
 
 def _rate_limited(endpoint: str, said: str, numbers: Mapping[str, Any], wait: float) -> RetryLater:
