@@ -10,7 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from blaid_pipelines.backtest.families.base import Parameter, ParameterValue, Params, Signals, StrategyFamily
+from blaid_pipelines.backtest.families.channel_breakout import ChannelBreakout
 from blaid_pipelines.backtest.families.ma_cross import MovingAverageCross
+from blaid_pipelines.backtest.families.opening_range import OpeningRange
+from blaid_pipelines.backtest.families.time_of_day import TimeOfDay
+from blaid_pipelines.backtest.families.volatility_filter import VolatilityFilter
+from blaid_pipelines.backtest.families.vwap_reversion import VwapReversion
 from blaid_pipelines.backtest.families.zscore_reversion import ZScoreReversion
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
@@ -27,8 +32,18 @@ __all__ = [
     "params_hash",
 ]
 
+# in the order of their names, as they are listed
+_BUILT_IN = (
+    ChannelBreakout(),
+    MovingAverageCross(),
+    OpeningRange(),
+    TimeOfDay(),
+    VolatilityFilter(),
+    VwapReversion(),
+    ZScoreReversion(),
+)
 FAMILIES: Mapping[str, StrategyFamily] = {
-    family.name: family for family in sorted((MovingAverageCross(), ZScoreReversion()), key=lambda each: each.name)
+    family.name: family for family in sorted(_BUILT_IN, key=lambda each: each.name)
 }
 
 
