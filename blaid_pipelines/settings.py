@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 
 DATABENTO_OFFICIAL_URL = "https://hist.databento.com"
+MASSIVE_OFFICIAL_URL = "https://api.massive.com"
 
 
 class Environment(StrEnum):
@@ -40,6 +41,9 @@ class Settings(BaseSettings):
     policy_path: Path | None = Field(default=None, alias="BLAID_POLICY")
     databento_api_key: SecretStr | None = Field(default=None, alias="DATABENTO_API_KEY")
     databento_url_setting: str | None = Field(default=None, alias="BLAID_DATABENTO_URL")
+    massive_api_key: SecretStr | None = Field(default=None, alias="MASSIVE_API_KEY")
+    polygon_api_key: SecretStr | None = Field(default=None, alias="POLYGON_API_KEY")  # what Massive was called before
+    massive_url_setting: str | None = Field(default=None, alias="BLAID_MASSIVE_URL")
     sandbox_port: int = Field(default=8790, ge=1, le=65535, alias="BLAID_SANDBOX_PORT")
     webserver_port: int = Field(default=3000, ge=1, le=65535, alias="BLAID_WEBSERVER_PORT")
     allow_sim_fallback: bool = Field(default=False, alias="ALLOW_SIM_FALLBACK")
@@ -49,7 +53,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("databento_url_setting")
+    @field_validator("databento_url_setting", "massive_url_setting")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -82,16 +86,27 @@ class Settings(BaseSettings):
     @property
     def databento_url(self) -> str:
         """Base URL of the Databento historical gateway; in the sandbox world the local one unless set."""
-        if self.databento_url_setting is not None:
-            return self.databento_url_setting
-        if self.env is Environment.SANDBOX:
-            return f"http://127.0.0.1:{self.sandbox_port}"
-        return DATABENTO_OFFICIAL_URL
+        return self._provider_url(self.databento_url_setting, DATABENTO_OFFICIAL_URL)
 
     @property
     def databento_simulated(self) -> bool:
         """True unless the base URL is Databento's own: what comes from elsewhere is stamped simulated."""
         return self.databento_url != DATABENTO_OFFICIAL_URL
+
+    @property
+    def massive_url(self) -> str:
+        """Base URL of Massive's REST service; in the sandbox world the local gateway unless set."""
+        return self._provider_url(self.massive_url_setting, MASSIVE_OFFICIAL_URL)
+
+    @property
+    def massive_simulated(self) -> bool:
+        """True unless the base URL is Massive's own, https and all."""
+        return self.massive_url != MASSIVE_OFFICIAL_URL
+
+    def _provider_url(self, given: str | None, official: str) -> str:
+        if given is not None:
+            return given
+        return f"http://127.0.0.1:{self.sandbox_port}" if self.env is Environment.SANDBOX else official
 
     @property
     def sandbox_key_path(self) -> Path:
@@ -100,9 +115,17 @@ class Settings(BaseSettings):
 
     def databento_key(self) -> SecretStr | None:
         """The Databento key: the environment's, or in the sandbox world against a local gateway the generated one."""
-        if self.databento_api_key is not None and self.databento_api_key.get_secret_value().strip():
-            return self.databento_api_key
-        if self.env is Environment.SANDBOX and self.databento_simulated and self.sandbox_key_path.is_file():
+        return self._provider_key(self.databento_simulated, self.databento_api_key)
+
+    def massive_key(self) -> SecretStr | None:
+        """The Massive key: ``MASSIVE_API_KEY``, else ``POLYGON_API_KEY``, else as :meth:`databento_key`."""
+        return self._provider_key(self.massive_simulated, self.massive_api_key, self.polygon_api_key)
+
+    def _provider_key(self, simulated: bool, *given: SecretStr | None) -> SecretStr | None:
+        for key in given:
+            if key is not None and key.get_secret_value().strip():
+                return key
+        if self.env is Environment.SANDBOX and simulated and self.sandbox_key_path.is_file():
             return SecretStr(self.sandbox_key_path.read_text().strip())
         return None
 

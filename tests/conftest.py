@@ -43,7 +43,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 TEMPLATE = "blaid_template"
 # Nothing here survives the session, so nothing needs to survive a power cut.
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "300"}
-SETTING_NAMES = ("ALLOW_SIM_FALLBACK", "DATABENTO_API_KEY", "DAGSTER_HOME", "BLAID_DAGSTER_POSTGRES_URL")
+SETTING_NAMES = (
+    "ALLOW_SIM_FALLBACK",
+    "DATABENTO_API_KEY",
+    "MASSIVE_API_KEY",
+    "POLYGON_API_KEY",
+    "DAGSTER_HOME",
+    "BLAID_DAGSTER_POSTGRES_URL",
+)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("blaid_pipelines.cli.research:reproduce", "Run a recorded session again and compare bit for bit."),
     "explain": ("blaid_pipelines.cli.research:explain", "Show why a bot is or is not promoted, with all evidence."),
     "status": ("blaid_pipelines.cli.research:status", "Show bots, decisions and the proof of use."),
-    "sandbox": ("blaid_pipelines.cli.sandbox:sandbox", "Serve the Databento protocol on loopback."),
+    "sandbox": ("blaid_pipelines.cli.sandbox:sandbox", "Serve the Databento and Massive protocols on loopback."),
     "sql": ("blaid_pipelines.cli.sql:sql", "Query the warehouse."),
 }
 

@@ -1,4 +1,4 @@
-"""``blaid sandbox``: serve Databento's historical protocol on loopback. Needs no database."""
+"""``blaid sandbox``: serve the protocols of Databento (historical) and Massive on loopback. Needs no database."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def sandbox(
     key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Serve the Databento protocol on loopback until Ctrl-C.
+    """Serve the protocols of Databento and Massive on loopback until Ctrl-C.
 
     Without --bars it serves seeded synthetic bars of the first half of 2024: MES.c.0 (a planted edge), MNQ.c.0,
     MYM.c.0, MGC.c.0, 6E.c.0, ZN.c.0 (noise) and M2K.c.0 (planted defects). --stamp and --tz are given once for all
-    files, or once for each. With --json each line of output is a JSON document.
+    files, or once for each. Massive serves the same bars, by contract. With --json each line of output is a JSON
+    document.
     """
     settings = load_settings()
     if settings.env is Environment.PRODUCTION:
@@ -119,7 +120,9 @@ def _serve(settings: Settings, series: Sequence[Series], key: str, port: int | N
 
     def show(item: Received) -> None:
         asked = " ".join(
-            f"{name}={item.params[name]}" for name in ("symbols", "schema", "start", "end") if name in item.params
+            f"{name}={item.params[name]}"
+            for name in ("symbols", "schema", "start", "end", "resolution")
+            if name in item.params
         )
         say(
             {"n": item.n, "received_at": item.received_at, "endpoint": item.endpoint, "params": dict(item.params)},
@@ -138,7 +141,7 @@ def _serve(settings: Settings, series: Sequence[Series], key: str, port: int | N
     )
     with gateway:
         symbols = [item.symbol for item in series]
-        say({"url": gateway.url, "symbols": symbols}, f"Databento's historical protocol on {gateway.url}")
+        say({"url": gateway.url, "symbols": symbols}, f"Databento's historical protocol and Massive's on {gateway.url}")
         if not as_json:
             note(f"Serving {', '.join(symbols)}. Every answer is simulated. Ctrl-C stops.")
         while not stop.wait(3600):

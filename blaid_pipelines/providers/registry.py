@@ -25,6 +25,7 @@ def _matching(pattern: str) -> Callable[[str], bool]:
 
 _FORMS: dict[str, Callable[[str], bool]] = {
     "DATABENTO_API_KEY": _matching(r"db-[A-Za-z0-9]{29}"),
+    "MASSIVE_API_KEY": _matching(r"\S{16,}"),
     "IRONBEAM_API_KEY": _matching(r"\S{8,}"),
     "TRADOVATE_CID": _matching(r"\d+"),
 }
@@ -47,6 +48,10 @@ CATALOG: dict[str, Integration] = {
     row.integration_key: row
     for row in (
         Integration("databento", "market_data", "Databento", ("DATABENTO_API_KEY",), ("BLAID_DATABENTO_URL",)),
+        # the backup; POLYGON_API_KEY is its older name for the same key
+        Integration(
+            "massive", "market_data", "Massive", ("MASSIVE_API_KEY",), ("POLYGON_API_KEY", "BLAID_MASSIVE_URL")
+        ),
         Integration(
             "ironbeam",
             "broker",
@@ -82,10 +87,12 @@ def get_integration(integration_key: str) -> Integration:
 def is_configured(integration_key: str, settings: Settings) -> bool:
     """Whether every required variable is set and has the right form. A local gateway's key has no prescribed form."""
     for name in get_integration(integration_key).required_env_vars:
-        if name == "DATABENTO_API_KEY":
-            secret = settings.databento_key()
+        if name in {"DATABENTO_API_KEY", "MASSIVE_API_KEY"}:
+            databento = name == "DATABENTO_API_KEY"
+            secret = settings.databento_key() if databento else settings.massive_key()
+            simulated = settings.databento_simulated if databento else settings.massive_simulated
             value = None if secret is None else secret.get_secret_value().strip()
-            form = _filled if settings.databento_simulated else _FORMS[name]
+            form = _filled if simulated else _FORMS[name]
         else:
             value = environment_value(name)
             form = _FORMS.get(name, _filled)

@@ -2,7 +2,8 @@
 
 Every provider request is counted and appended to the request log before anything is answered, so that the log can be
 held against the rows of the product. Faults are served on command, by constructor or by ``POST /_sandbox/faults``.
-What the answers hold is ``databento``'s business; nothing of the product imports this package.
+What the answers hold is the business of ``databento`` and ``massive``, which have a path each; nothing of the product
+imports this package.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from starlette.types import Receive, Scope, Send
 
 from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
+from blaid_pipelines.sandbox import massive
 from blaid_pipelines.sandbox.databento import DatabentoHistoricalService, Reply, bad_key, case_error, simple_error
 from blaid_pipelines.sandbox.series import Series
 
 _CHUNK = 65_536
-FAULT_KINDS = ("reply", "reset", "cut", "truncated", "hang")
+_Answer = Callable[[Request, "Received", Mapping[str, str], "Fault | None"], Reply]
+FAULT_KINDS = ("reply", "reset", "cut", "truncated", "hang", "drip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ class Fault:
 
     ``reply``: answer with ``status``, ``headers`` and a body: ``body`` as it is, else an error of ``case`` (structured)
     or ``detail`` (simple). ``reset``: close with RST and no answer. ``cut``: half of the true answer, then RST.
-    ``truncated``: half of the true body in a complete answer. ``hang``: nothing for ``seconds``, then RST.
+    ``truncated``: half of the true body in a complete answer. ``hang``: nothing for ``seconds``, then RST. ``drip``:
+    the true answer, a byte every 20 ms for ``seconds``, then RST.
     """
 
     endpoint: str = "*"
@@ -118,10 +122,13 @@ class SandboxGateway:
         faults: Iterable[Fault] = (),
         on_request: Callable[[Received], None] | None = None,
         clock: Callable[[], datetime] = _utc_now,
+        backup_series: Sequence[Series] | None = None,
     ) -> None:
+        """``backup_series``: what Massive serves where it is to differ from Databento's ``series``."""
         self.series = tuple(series)
         self.received: list[Received] = []
-        self._service = DatabentoHistoricalService(series)
+        self._databento = DatabentoHistoricalService(series)
+        self._massive = massive.MassiveService(series if backup_series is None else backup_series)
         self._key = key
         self._address = (host, port)
         self._request_log = request_log
@@ -260,35 +267,65 @@ class SandboxGateway:
             response = await self._control(request, path.removeprefix("/_sandbox/"))
             await response(scope, receive, send)
             return
-        if not path.startswith("/v0/"):
-            await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
+        if path.startswith("/v0/"):
+            await self._provider(request, path.removeprefix("/v0/"), self._answer_databento, scope, receive, send)
             return
-        await self._provider(request, path.removeprefix("/v0/"), scope, receive, send)
+        endpoint = massive.endpoint_of(path)
+        if endpoint is not None:
+            await self._provider(request, endpoint, self._answer_massive, scope, receive, send)
+            return
+        await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
 
-    async def _provider(self, request: Request, endpoint: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _provider(
+        self, request: Request, endpoint: str, answer: _Answer, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         body = await request.body()
         text = request.url.query if request.method == "GET" else body.decode("utf-8", "replace")
         params = dict(parse_qsl(text, keep_blank_values=True))
-        item = self._record(request.method, endpoint, params)
+        item = self._record(request.method, endpoint, {k: v for k, v in params.items() if k != "apiKey"})
         fault = self._take_fault(endpoint)
         if fault is not None and fault.kind == "hang":
             await asyncio.sleep(fault.seconds)
         if fault is not None and fault.kind in {"hang", "reset"}:
             _reset(send)
             return
-        if fault is not None and fault.kind == "reply":
-            reply = _commanded(fault)
-        elif not self._knows(request.headers.get("authorization", "")):
-            reply = bad_key()
-        else:
-            reply = await run_in_threadpool(self._service.answer, request.method, endpoint, params)
+        commanded = fault if fault is not None and fault.kind == "reply" else None
+        reply = await run_in_threadpool(answer, request, item, params, commanded)
         headers = {"request-id": item.request_id, "x-blaid-simulated": "true", **reply.headers}
         if fault is not None and fault.kind == "truncated":
             reply = Reply(reply.status, reply.body[: len(reply.body) // 2], reply.content_type)
         if fault is not None and fault.kind == "cut":
             await _send_half(send, reply, headers)
             return
+        if fault is not None and fault.kind == "drip":
+            await _drip(send, reply, headers, fault.seconds)
+            return
         await _response(reply, headers)(scope, receive, send)
+
+    def _answer_databento(
+        self, request: Request, item: Received, params: Mapping[str, str], fault: Fault | None
+    ) -> Reply:
+        if fault is not None:
+            return _commanded(fault)
+        if not self._knows(request.headers.get("authorization", "")):
+            return bad_key()
+        return self._databento.answer(item.method, item.endpoint, params)
+
+    def _answer_massive(
+        self, request: Request, item: Received, params: Mapping[str, str], fault: Fault | None
+    ) -> Reply:
+        if fault is not None:
+            if fault.body is not None:
+                return _commanded(fault)
+            reply = massive.error_reply(fault.status, fault.detail, item.request_id)
+            return Reply(reply.status, reply.body, reply.content_type, fault.headers)
+        key = massive.key_of(request.headers.get("authorization", ""), params)
+        if key is None:
+            return massive.error_reply(401, "API Key was not provided", item.request_id)
+        if not hmac.compare_digest(key.encode(), self._key.encode()):
+            return massive.error_reply(401, "Unknown API Key", item.request_id)
+        base_url = str(request.base_url).rstrip("/")
+        return self._massive.answer(item.method, request.url.path, params, base_url, item.request_id, self._clock())
 
     def _knows(self, authorization: str) -> bool:
         kind, _, value = authorization.partition(" ")
@@ -342,6 +379,15 @@ async def _send_half(send: Send, reply: Reply, headers: Mapping[str, str]) -> No
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     await send({"type": "http.response.body", "body": reply.body[: len(reply.body) // 2], "more_body": True})
     await asyncio.sleep(0.02)  # let the half leave before the reset, which would overtake it
+    _reset(send)
+
+
+async def _drip(send: Send, reply: Reply, headers: Mapping[str, str], seconds: float) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+    for position in range(min(len(reply.body), int(seconds / 0.02))):
+        await send({"type": "http.response.body", "body": reply.body[position : position + 1], "more_body": True})
+        await asyncio.sleep(0.02)
     _reset(send)
 
 

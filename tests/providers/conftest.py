@@ -17,6 +17,7 @@ from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.proof.recorder import CallContext, Recorder, wire_log_path
 from blaid_pipelines.proof.usage import ProofCounts, proof_counts, request_log_path
 from blaid_pipelines.providers.databento.client import DatabentoHistorical
+from blaid_pipelines.providers.massive.client import MassiveRest
 from blaid_pipelines.sandbox.gateway import Fault
 from blaid_pipelines.sandbox.synthetic import synthesise
 from blaid_pipelines.settings import Settings, load_settings
@@ -44,6 +45,12 @@ class World:
         self.traces.append(new_trace_id())
         recorder = Recorder(self.store, wire_log_path(self.settings))
         return DatabentoHistorical(self.settings, recorder, CallContext(self.traces[-1]), **options)  # type: ignore[arg-type]
+
+    def massive(self, **options: object) -> MassiveRest:
+        """The same for Massive."""
+        self.traces.append(new_trace_id())
+        recorder = Recorder(self.store, wire_log_path(self.settings))
+        return MassiveRest(self.settings, recorder, CallContext(self.traces[-1]), **options)  # type: ignore[arg-type]
 
     def faults(self, *faults: Fault) -> None:
         self.gateway.add_faults(*faults)
@@ -92,7 +99,7 @@ def shared(postgres: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             [synthesise(SMALL)], key=key.get_secret_value(), request_log=request_log_path(settings)
         )
         gateway.start()
-        gateway.settings = load_settings(**options, BLAID_DATABENTO_URL=gateway.url)
+        gateway.settings = load_settings(**options, BLAID_DATABENTO_URL=gateway.url, BLAID_MASSIVE_URL=gateway.url)
         store = open_store(gateway.settings)
     yield gateway, store
     gateway.stop()

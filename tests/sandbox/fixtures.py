@@ -35,7 +35,11 @@ def gateway(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     """``gateway(series=[...], faults=[...])``: started, stopped after the test. Default: a small MES series."""
     running: list[RunningGateway] = []
 
-    def start(series: Sequence[Series] | None = None, faults: Iterable[Fault] = ()) -> RunningGateway:
+    def start(
+        series: Sequence[Series] | None = None,
+        faults: Iterable[Fault] = (),
+        backup_series: Sequence[Series] | None = None,
+    ) -> RunningGateway:
         key = settings.databento_key()
         assert key is not None, "the sandbox world has a key"
         started = RunningGateway(
@@ -43,10 +47,12 @@ def gateway(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
             key=key.get_secret_value(),
             request_log=request_log_path(settings),
             faults=faults,
+            backup_series=backup_series,
         )
         started.start()
         running.append(started)
         monkeypatch.setenv("BLAID_DATABENTO_URL", started.url)
+        monkeypatch.setenv("BLAID_MASSIVE_URL", started.url)
         started.settings = load_settings()
         return started
 
