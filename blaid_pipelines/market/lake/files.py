@@ -49,6 +49,20 @@ class SegmentFile:
     end_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """The stretch ``[start_ns, end_ns)`` for which a snapshot uses one bar file; the file may hold more."""
+
+    path: str
+    sha256: str
+    start_ns: int
+    end_ns: int
+
+    def as_json(self) -> dict[str, Any]:
+        """As stored in ``snapshots.files``."""
+        return {"path": self.path, "sha256": self.sha256, "start_ns": self.start_ns, "end_ns": self.end_ns}
+
+
 def write_segment(
     lake: Path,
     dataset: str,

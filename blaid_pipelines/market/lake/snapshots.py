@@ -9,39 +9,46 @@ used is decided here too: :func:`require_pass` refuses a snapshot without a pass
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from blaid_pipelines.ids import fingerprint
-from blaid_pipelines.market.bars import Bars, from_ns
+from blaid_pipelines.market.bars import BarDay, Bars, from_ns
 from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
 from blaid_pipelines.market.gate.thresholds import SUITE_VERSION
 from blaid_pipelines.market.instruments import is_continuous
-from blaid_pipelines.market.lake.files import read_file
+from blaid_pipelines.market.lake.composition import content_of
+from blaid_pipelines.market.lake.files import FilePart, read_file
+from blaid_pipelines.market.lake.identity import claim_lake
+from blaid_pipelines.market.locks import LAKE, share_in_transaction
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
-from blaid_pipelines.store.tables import QualityVerdict, SeriesHead, Snapshot
+from blaid_pipelines.store.tables import LakeRemoval, QualityVerdict, SeriesHead, Snapshot
 
 if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
 
+__all__ = [
+    "FilePart",
+    "Series",
+    "create_snapshot",
+    "current_head",
+    "get_snapshot",
+    "load_bars",
+    "read_parts",
+    "require_pass",
+    "resolve_snapshot",
+    "snapshot_id_of",
+    "verdict_of",
+]
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """The stretch ``[start_ns, end_ns)`` for which a snapshot uses one bar file; the file may hold more."""
-
-    path: str
-    sha256: str
-    start_ns: int
-    end_ns: int
-
-    def as_json(self) -> dict[str, Any]:
-        """As stored in ``snapshots.files``."""
-        return {"path": self.path, "sha256": self.sha256, "start_ns": self.start_ns, "end_ns": self.end_ns}
+_READERS = 4
+_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,14 @@ class Series:
 
 def read_parts(lake: Path, parts: Sequence[FilePart]) -> Bars:
     """The bars of the parts, each file verified. Raises :class:`Refused` (``SNAPSHOT_CORRUPT``)."""
-    return Bars.concat(read_file(lake, part.path, part.sha256).slice(part.start_ns, part.end_ns) for part in parts)
+
+    def read(part: FilePart) -> Bars:
+        return read_file(lake, part.path, part.sha256).slice(part.start_ns, part.end_ns)
+
+    if len(parts) < 3:
+        return Bars.concat(map(read, parts))
+    with ThreadPoolExecutor(_READERS) as pool:  # hashing and decoding leave Python's lock alone
+        return Bars.concat(pool.map(read, parts))
 
 
 def snapshot_id_of(
@@ -86,37 +100,69 @@ def create_snapshot(
     provenance: Mapping[str, Any],
     simulated: bool,
     trace_id: str,
+    known: Mapping[str, Sequence[BarDay]] | None = None,
 ) -> Snapshot:
     """Write the snapshot row of these files, or find the one that exists (same content and provenance, same id).
 
     In the same transaction it becomes the head of its (symbol, schema), if it is not already. The bars are read back
-    from the lake and verified first, so that no row cites what cannot be loaded.
+    from the lake and verified first, so that no row cites what cannot be loaded; those of files in ``known`` (their
+    UTC days by path, as recorded when they were written) are not read: the caller has seen that these files are intact.
+    Raises :class:`Refused` with ``SNAPSHOT_CORRUPT``, or ``LAKE_MISMATCH`` for a lake of another database.
     """
-    bars = read_parts(lake, parts)
-    content_hash = bars.content_hash()
-    snapshot_id = snapshot_id_of(content_hash, series, start_ns, end_ns, provenance, simulated)
+    claim_lake(store, lake)
+    content = content_of(lake, parts, known or {})
+    snapshot_id = snapshot_id_of(content.content_hash, series, start_ns, end_ns, provenance, simulated)
     row = {
         "snapshot_id": snapshot_id,
-        "content_hash": content_hash,
+        "content_hash": content.content_hash,
         "dataset": series.dataset,
         "schema": series.schema,
         "symbol": series.symbol,
         "instrument": series.instrument,
         "range_start": from_ns(start_ns),
         "range_end": from_ns(end_ns),
-        "bar_count": len(bars),
-        "first_ts": from_ns(int(bars.ts_open[0])) if len(bars) else None,
-        "last_ts": from_ns(int(bars.ts_open[-1])) if len(bars) else None,
+        "bar_count": content.bar_count,
+        "first_ts": None if content.first_ns is None else from_ns(content.first_ns),
+        "last_ts": None if content.last_ns is None else from_ns(content.last_ns),
         "files": [part.as_json() for part in parts],
-        "contracts": list(bars.contracts),
+        "contracts": content.contracts,
         "provenance": dict(provenance),
         "simulated": simulated,
         "trace_id": trace_id,
     }
     with store.session() as session:
+        # Nobody takes a file out of the lake between this look at it and the row that cites it.
+        share_in_transaction(session, LAKE)
+        _check_there(session, lake, parts)
         session.execute(insert(Snapshot).values(row).on_conflict_do_nothing(index_elements=["snapshot_id"]))
         _move_head(session, session.get_one(Snapshot, snapshot_id), trace_id)
     return get_snapshot(store, snapshot_id)
+
+
+def _check_there(session: Session, lake: Path, parts: Sequence[FilePart]) -> None:
+    """Refuse where a file is gone: removed by a clean-up, which its row says, or lost."""
+    gone = sorted({part.path for part in parts if not (lake / part.path).is_file()})
+    if not gone:
+        return
+    query = select(LakeRemoval.path, func.max(LakeRemoval.created_at)).where(LakeRemoval.path.in_(gone))
+    removed = {row[0]: row[1] for row in session.execute(query.group_by(LakeRemoval.path))}
+    if len(removed) == len(gone):
+        raise Refused(
+            Reason(
+                ReasonCode.SNAPSHOT_REMOVED,
+                f"a clean-up of the lake removed {len(gone)} of its bar files on {max(removed.values()):%Y-%m-%d}",
+                "Pull its whole range or ingest its files again: the same bars come back under the same content hash.",
+                {"removed": gone[:_SHOWN], "files_removed": len(gone)},
+            )
+        )
+    raise Refused(
+        Reason(
+            ReasonCode.SNAPSHOT_CORRUPT,
+            f"{len(gone)} of its bar files are not in the lake",
+            "Restore the lake from a backup, or pull the whole range or ingest the files again.",
+            {"missing": gone[:_SHOWN], "files_missing": len(gone)},
+        )
+    )
 
 
 def _move_head(session: Session, snapshot: Snapshot, trace_id: str) -> None:
@@ -177,10 +223,13 @@ def get_snapshot(store: Store, snapshot_id: str) -> Snapshot:
 def load_bars(store: Store, lake: Path, snapshot: Snapshot) -> Bars:
     """The bars of a snapshot, every file's bytes and the whole content checked against the store's row.
 
-    The row is read again: what the caller holds is not trusted. Raises :class:`Refused` (``SNAPSHOT_CORRUPT``).
+    The row is read again: what the caller holds is not trusted. Raises :class:`Refused`: ``SNAPSHOT_REMOVED`` where a
+    clean-up took its files, ``SNAPSHOT_CORRUPT`` where they are gone otherwise or do not hold its bars.
     """
     row = get_snapshot(store, snapshot.snapshot_id)
     parts = [FilePart(entry["path"], entry["sha256"], entry["start_ns"], entry["end_ns"]) for entry in row.files]
+    with store.session() as session:
+        _check_there(session, lake, parts)
     bars = read_parts(lake, parts)
     content_hash = bars.content_hash()
     if content_hash != row.content_hash or len(bars) != row.bar_count:
