@@ -6,7 +6,7 @@ the quality gate said before. No strategy and no money here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from blaid_pipelines.reasons import Reason, ReasonCode, Refused
 if TYPE_CHECKING:
     from blaid_pipelines.market.bars import Bars
     from blaid_pipelines.market.instruments import InstrumentSpec
+    from blaid_pipelines.market.rolls import RollStep
     from blaid_pipelines.market.sessions import Sessions
 
 NOT_FLAT = 0
@@ -110,15 +111,17 @@ def make_arrays(
     contracts: Sequence[str],
     tick_nanos: int,
     ends_session: bool,
+    step_ticks: Mapping[int, int] | None = None,
 ) -> BarArrays:
     """Arrays from prices that are ticks already: flags and signal prices are derived.
 
-    ``ends_session``: whether the last bar of all is its session's last by the calendar.
+    ``ends_session``: whether the last bar of all is its session's last by the calendar. ``step_ticks``: price step of
+    a roll by the row of the new contract's first bar, where it is known better than from the bars beside the roll.
     """
     next_session = np.append(session_date[1:] != session_date[:-1], ends_session)[: len(ts_open)]
     next_contract = np.append(contract[1:] != contract[:-1], False)[: len(ts_open)]
     flat = np.where(next_contract, LAST_OF_CONTRACT, np.where(next_session, LAST_OF_SESSION, NOT_FLAT))
-    offset = _roll_offset(open_ticks, close_ticks, next_contract)
+    offset = _roll_offset(open_ticks, close_ticks, next_contract, step_ticks or {})
     return BarArrays(
         ts_open=ts_open,
         open=open_ticks,
@@ -139,24 +142,33 @@ def make_arrays(
 
 
 def _roll_offset(
-    open_ticks: NDArray[np.int32], close_ticks: NDArray[np.int32], last_of_contract: NDArray[np.bool_]
+    open_ticks: NDArray[np.int32],
+    close_ticks: NDArray[np.int32],
+    last_of_contract: NDArray[np.bool_],
+    known: Mapping[int, int],
 ) -> NDArray[np.int32]:
-    """Sum of the roll steps up to each bar: first open of the new contract minus last close of the old one.
+    """Sum of the roll steps up to each bar: the known step, or first open of the new contract minus last close.
 
-    Summed from the front, so that a roll in the future changes no price of the past. The step contains the market's
-    own move between the two bars: two contracts are not seen at the same instant in a continuous series.
+    Summed from the front, so that a roll in the future changes no price of the past. Where no step is known, it
+    contains the market's own move between the two bars: they were not seen at the same instant.
     """
     step = np.zeros(len(open_ticks), dtype=np.int64)
     rolls = np.flatnonzero(last_of_contract) + 1
     step[rolls] = open_ticks[rolls].astype(np.int64) - close_ticks[rolls - 1]
+    for row in rolls.tolist():
+        step[row] = known.get(row, step[row])
     return np.cumsum(step).astype(np.int32)
 
 
-def build_arrays(bars: Bars, spec: InstrumentSpec, sessions: Sessions) -> BarArrays:
+def build_arrays(
+    bars: Bars, spec: InstrumentSpec, sessions: Sessions, steps: Sequence[RollStep] | None = None
+) -> BarArrays:
     """``bars`` in ticks of ``spec`` with ``sessions`` that cover them.
 
-    Raises :class:`Refused` with every violation found: FIELD_MISSING, VALUE_NOT_FINITE, OFF_TICK_GRID, PRICE_SCALE,
-    OHLC_ORDER, DUPLICATE_KEY (also for several contracts at one time), OUTSIDE_SESSION.
+    ``steps``: roll steps of the series, where both contracts were seen at the same time; a roll that has none is
+    taken from the bars beside it. Raises :class:`Refused` with every violation found: FIELD_MISSING, VALUE_NOT_FINITE,
+    OFF_TICK_GRID (a roll step too), PRICE_SCALE, OHLC_ORDER, DUPLICATE_KEY (also for several contracts at one time),
+    OUTSIDE_SESSION.
     """
     bars = bars.ordered()
     reasons = _violations(bars, spec)
@@ -166,6 +178,7 @@ def build_arrays(bars: Bars, spec: InstrumentSpec, sessions: Sessions) -> BarArr
         reasons.append(_refusal(ReasonCode.OUTSIDE_SESSION, "lie outside of every session", outside, bars.ts_open))
     if reasons:
         raise Refused(*reasons)
+    step_ticks = _step_ticks(bars, spec, steps or ())
     ticks = {
         name: (getattr(bars, name) // spec.tick_nanos).astype(np.int32) for name in ("open", "high", "low", "close")
     }
@@ -181,7 +194,31 @@ def build_arrays(bars: Bars, spec: InstrumentSpec, sessions: Sessions) -> BarArr
         contracts=bars.contracts,
         tick_nanos=spec.tick_nanos,
         ends_session=_ends_session(bars.ts_open, session, sessions),
+        step_ticks=step_ticks,
     )
+
+
+def _step_ticks(bars: Bars, spec: InstrumentSpec, steps: Sequence[RollStep]) -> dict[int, int]:
+    """Known steps in ticks, by the row of the new contract's first bar."""
+    from blaid_pipelines.market.rolls import rolls_of
+
+    found: dict[int, int] = {}
+    for roll in rolls_of(bars, steps):
+        if roll.basis != "same_time" or roll.step_nanos is None:
+            continue
+        ticks, rest = divmod(roll.step_nanos, spec.tick_nanos)
+        # a quarter of int32, as for prices
+        if rest or abs(ticks) > np.iinfo(np.int32).max // 4:
+            raise Refused(
+                Reason(
+                    ReasonCode.OFF_TICK_GRID,
+                    f"the step of the roll from {roll.from_contract} to {roll.to_contract} is no count of ticks",
+                    "Ingest or pull the series again: its roll steps were not made from these bars.",
+                    roll.as_json(),
+                )
+            )
+        found[int(np.searchsorted(bars.ts_open, roll.ts_ns))] = ticks
+    return found
 
 
 def _ends_session(ts_open: NDArray[np.int64], session: NDArray[np.int32], sessions: Sessions) -> bool:

@@ -16,8 +16,9 @@ from blaid_pipelines.backtest.engine import BacktestSpec, CostModel
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.instruments import InstrumentSpec, costs_on, get_instrument, margins_on
 from blaid_pipelines.market.lake.snapshots import get_snapshot, load_bars, require_pass, resolve_snapshot
+from blaid_pipelines.market.rolls import RollStep
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.reasons import Reason, ReasonCode, Refused
+from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import Bot, QualityVerdict, Snapshot
 
 
@@ -88,7 +89,25 @@ def load_arrays(lab: LabContext, instrument: InstrumentSpec, snapshot: Snapshot)
     """The snapshot's bars, verified against their hashes, in the kernel's form."""
     bars = load_bars(lab.store, lab.lake, snapshot)
     sessions = load_sessions(instrument.session, int(bars.ts_open[0]), int(bars.ts_open[-1]) + 1)
-    return build_arrays(bars, instrument, sessions)
+    return build_arrays(bars, instrument, sessions, steps_of(snapshot))
+
+
+def steps_of(snapshot: Snapshot) -> list[RollStep]:
+    """The roll steps that were known when the snapshot's series was made, from its provenance; none is an empty list.
+
+    Raises :class:`StopAndFix` (SNAPSHOT_CORRUPT) where they cannot be read.
+    """
+    try:
+        return [RollStep.from_json(step) for step in snapshot.provenance.get("rolls") or []]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StopAndFix(
+            Reason(
+                ReasonCode.SNAPSHOT_CORRUPT,
+                f"the roll steps in the provenance of snapshot {snapshot.snapshot_id[:16]} cannot be read: {error}",
+                "Ingest or pull the series again.",
+                {"snapshot_id": snapshot.snapshot_id},
+            )
+        ) from error
 
 
 def instrument_facts(instrument: InstrumentSpec) -> dict[str, Any]:
