@@ -5,25 +5,30 @@ against it, so the end is where files are cut for a reason: at the close of a se
 file that stops elsewhere, in the middle of a session, is stale, unless whoever gives it names its end.
 
 Bars that Blaid knows as simulated stay simulated when they come back as a file: by what the file says of itself, by
-its bytes, or by the content of any whole day in it.
+its bytes, or by its content (``lake.segments``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blaid_pipelines.market import contracts
 from blaid_pipelines.market.bars import DAY_NS, Bars, bar_nanos, from_ns, to_ns
+from blaid_pipelines.market.expiry import expiry_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
-from blaid_pipelines.market.intake.files import FileBars, read_bar_file
+from blaid_pipelines.market.intake.choose import Known, choose
+from blaid_pipelines.market.intake.files import read_file
+from blaid_pipelines.market.intake.reading import BARS, CONTENTS, STAMPS, TIME_UNITS, Ask, FileBars
+from blaid_pipelines.market.intake.times import LATEST_NS
 from blaid_pipelines.market.lake.files import write_segment
 from blaid_pipelines.market.lake.segments import known_as_simulated, record_segments
 from blaid_pipelines.market.lake.snapshots import FilePart, Series, create_snapshot, get_snapshot, snapshot_id_of
 from blaid_pipelines.market.sessions import load_sessions
-from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
+from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from blaid_pipelines.store.tables import Snapshot
 
 if TYPE_CHECKING:
@@ -32,17 +37,20 @@ if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
 
 SOURCE = "file"
-STAMPS = ("open", "close")
+MADE_SCHEMAS = ("ohlcv-1m", "ohlcv-1h")
+"""Bars that are made from trades or seconds; whose day a daily bar is of is a vendor's own decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestRequest:
-    """Files that together hold the bars of ``symbol``; ``stamp`` says where in the bar the files' times sit.
+    """Files that together hold the bars of ``symbol``, among others perhaps.
 
-    ``tz`` is the zone of times without one; such times without it are refused. ``dataset`` names the series in the
-    lake; by default the DBN file's own, or ``FILE``. ``start`` and ``end`` (exclusive), aware, are the range that the
-    files answer for; by default it goes from the first bar to the end that the files say, as DBN files do, or to
-    :func:`natural_end` of the last bar.
+    ``stamp`` says where in the bar the files' times sit, ``tz`` the zone of times without one, ``time_unit`` what
+    whole numbers for times count: each is refused where a file needs it and it is missing. ``content`` says what the
+    files hold: ``bars`` of ``schema``, or ``trades`` or ``ohlcv-1s`` to be made into such. ``dataset`` names the series
+    in the lake; by default the DBN file's own, or ``FILE``. ``start`` and ``end`` (exclusive), aware, are the range
+    that the files answer for; by default it goes from the first bar to the end that the files say, as DBN files do, or
+    to :func:`natural_end` of the last bar.
     """
 
     files: Sequence[Path]
@@ -54,7 +62,7 @@ class IngestRequest:
     start: datetime | None = None
     end: datetime | None = None
     time_unit: str | None = None
-    content: str = "bars"
+    content: str = BARS
 
 
 @dataclass(frozen=True)
@@ -74,37 +82,40 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
     files that cannot be read or hold no bars.
     """
     spec = get_instrument(store, request.symbol)
-    if request.stamp is None and all(".dbn" in Path(path).name for path in request.files):
-        request = replace(request, stamp="open")
     _check_request(request)
-    assert request.stamp is not None
-    read = [
-        read_bar_file(Path(path), request.symbol, request.stamp, request.tz, request.schema) for path in request.files
-    ]
-    bars = Bars.concat(file.bars for file in read)
-    if not len(bars):
-        raise StopAndFix(
-            Reason(
-                ReasonCode.DATA_UNAVAILABLE,
-                f"the files hold no {request.schema} bars of {request.symbol}",
-                "Give files with bars in them.",
-                {"files": [file.name for file in read]},
-            )
-        )
+    root = spec.symbol
+    ask = Ask(
+        request.symbol,
+        request.schema,
+        request.stamp,
+        request.tz,
+        request.time_unit,
+        request.content,
+        contracts.names_of_ids(store, root),
+    )
+    read = [read_file(Path(path), ask) for path in request.files]
+    known = Known(
+        lambda: contracts.open_interest(store, root), lambda near: contracts.known_expiries(store, root, near)
+    )
+    chosen = choose(read, request.symbol, spec, request.schema, request.content, known)
+    bars = chosen.bars
     series = Series(_dataset(request, read), request.schema, request.symbol, spec.symbol)
-    start_ns, end_ns = _covered(request, spec, bars, [file.end for file in read])
+    start_ns, end_ns = _covered(request, spec, bars, [file.end for file in read], known)
     provenance = {
         "source": SOURCE,
         "source_key": SOURCE,
         "files": [{"name": file.name, "sha256": file.sha256} for file in read],
-        "stamp": request.stamp,
+        "stamp": request.stamp or "open",
         "tz": request.tz,
         "request_ids": [],
+        **({"content": request.content} if request.content != BARS else {}),
+        **({"time_unit": request.time_unit} if request.time_unit is not None else {}),
+        **chosen.provenance,
     }
     names = [file.name for file in read]
     simulated = any(file.simulated for file in read)
-    known = _earlier(store, snapshot_id_of(bars.content_hash(), series, start_ns, end_ns, provenance, simulated))
-    if not simulated and known is None:
+    earlier = _earlier(store, snapshot_id_of(bars.content_hash(), series, start_ns, end_ns, provenance, simulated))
+    if not simulated and earlier is None:
         with store.session() as session:
             simulated = known_as_simulated(session, bars, [file.sha256 for file in read])
     parts = _write(store, settings.lake, series, bars, (start_ns, end_ns), provenance, simulated)
@@ -127,7 +138,7 @@ def natural_end(calendar: str, last_open_ns: int, duration_ns: int) -> int:
 
 
 def _covered(
-    request: IngestRequest, spec: InstrumentSpec, bars: Bars, ends: Sequence[datetime | None]
+    request: IngestRequest, spec: InstrumentSpec, bars: Bars, ends: Sequence[datetime | None], known: Known
 ) -> tuple[int, int]:
     """The range that the files answer for: as named, else from the first bar to their own or the natural end."""
     first, last, step = int(bars.ts_open.min()), int(bars.ts_open.max()), bar_nanos(request.schema)
@@ -137,15 +148,28 @@ def _covered(
     own = [to_ns(moment) for moment in ends if moment is not None]
     if request.end is not None:
         end = to_ns(request.end)
-    elif own and len(own) == len(ends):
-        end = max(last + step, *own)
     else:
-        end = natural_end(spec.session, last, step)
+        whole = max(own) if own and len(own) == len(ends) else natural_end(spec.session, last, step)
+        end = max(last + step, min(whole, _trades_until(request, spec, last, known)))
     if not start <= first or not last + step <= end:
         raise _invalid(
             request, f"there are bars from {from_ns(first)} to {from_ns(last + step)}, beyond the range that is named"
         )
     return start, end
+
+
+def _trades_until(request: IngestRequest, spec: InstrumentSpec, last_ns: int, known: Known) -> int:
+    """When one contract stops trading: a file that goes on after that does not miss bars of it."""
+    if is_continuous(request.symbol):
+        return LATEST_NS
+    day = from_ns(last_ns).date()
+    defined = known.expiries(day).get(request.symbol)
+    if defined is not None:
+        return defined
+    try:
+        return expiry_ns(spec.symbol, request.symbol, day)
+    except InvalidRequest:  # a product whose rule is not known: its files are held to their own end
+        return LATEST_NS
 
 
 def _write(
@@ -184,10 +208,14 @@ def _dataset(request: IngestRequest, read: Sequence[FileBars]) -> str:
 
 def _check_request(request: IngestRequest) -> None:
     bar_nanos(request.schema)
-    if request.stamp not in STAMPS:
+    if request.stamp not in {None, *STAMPS}:
         raise _invalid(request, f"stamp is {request.stamp!r}, not open or close")
-    if request.content != "bars" or request.time_unit is not None:
-        raise _invalid(request, "only files of bars with written times are read")
+    if request.time_unit not in {None, *TIME_UNITS}:
+        raise _invalid(request, f"time unit is {request.time_unit!r}, not {', '.join(TIME_UNITS)}")
+    if request.content not in CONTENTS:
+        raise _invalid(request, f"content is {request.content!r}, not {', '.join(CONTENTS)}")
+    if request.content != BARS and request.schema not in MADE_SCHEMAS:
+        raise _invalid(request, f"{request.content} are made into {' or '.join(MADE_SCHEMAS)}, not {request.schema}")
     if not request.files:
         raise _invalid(request, "no file is given")
     if not (is_continuous(request.symbol) or is_contract(request.symbol)):
@@ -204,7 +232,7 @@ def _invalid(request: IngestRequest, problem: str) -> InvalidRequest:
         Reason(
             ReasonCode.INVALID_REQUEST,
             f"cannot ingest {request.symbol}: {problem}",
-            "Ask like this: `blaid ingest FILE --symbol 6EH4 --stamp close --tz UTC`.",
+            "Ask like this: `blaid ingest FILE... --symbol 6EH4 --stamp close --tz UTC`.",
             {"symbol": request.symbol, "stamp": request.stamp, "files": [Path(path).name for path in request.files]},
         )
     )

@@ -1,13 +1,14 @@
-"""Reading DBN, Databento's binary format: OHLCV bars and contract definitions, versions 1 to 3, raw or zstd.
+"""Reading DBN, Databento's binary format: bars, trades, definitions and statistics, versions 1 to 3, raw or zstd.
 
-Bars are read with numpy straight from the record bytes, so a price stays the integer that was sent (units of 1e-9) and
-never passes through a float. Calling the service is in ``client``; writing DBN, for the sandbox gateway alone, is in
-``sandbox.encode``. What is not whole DBN (the older ``.dbz``, a fragment without header, a cut file, another schema)
-is refused by name.
+Bars and trades are read with numpy straight from the record bytes, so a price stays the integer that was sent (units of
+1e-9) and never passes through a float. Calling the service is in ``client``; writing DBN, for the sandbox gateway
+alone, is in ``sandbox.encode``. What is not whole DBN (the older ``.dbz``, a fragment without header, a cut file,
+another schema) is refused by name.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -42,6 +43,14 @@ BAR_NANOS = {
 _RTYPES = {"ohlcv-1s": 32, "ohlcv-1m": 33, "ohlcv-1h": 34, "ohlcv-1d": 35}
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _DBZ = b"\x50\x2a\x4d\x18"
+CLEARED_VOLUME, OPEN_INTEREST = 6, 9
+"""Kinds of statistic that count contracts, as DBN numbers them."""
+_STAT_DELETED = 2
+_NOT_A_CONTRACT = re.compile(r"\.([cnv]\.\d+|FUT|OPT|SPOT)$", re.IGNORECASE)
+ALWAYS_UNPACKED = 256 * 2**20
+MOST_UNPACKED_RATIO = 200
+"""Real bars and trades pack five- to thirtyfold. What unpacks to more than both of these is built to fill memory."""
+_CHUNK = 8192
 _PRELUDE = 8  # "DBN", version, length of the rest of the metadata as u32
 _RESERVED = {1: slice(61, 108), 2: slice(55, 108), 3: slice(55, 108)}
 
@@ -60,6 +69,27 @@ OHLCV_DTYPE = np.dtype(
     ]
 )
 """One OHLCV record on the wire: 56 bytes, ``ts_event`` the bar's open in nanoseconds UTC."""
+
+TRADE_DTYPE = np.dtype(
+    [
+        *OHLCV_DTYPE.descr[:5],
+        ("price", "<i8"),
+        ("size", "<u4"),
+        ("action", "S1"),
+        ("side", "S1"),
+        ("flags", "u1"),
+        ("depth", "u1"),
+        ("ts_recv", "<u8"),
+        ("ts_in_delta", "<i4"),
+        ("sequence", "<u4"),
+    ]
+)
+"""One trade on the wire: 48 bytes. A ``tbbo`` record is a trade and the 32 bytes of the best quotes before it."""
+
+_TRADES: dict[str, tuple[np.dtype[Any], int]] = {
+    "trades": (TRADE_DTYPE, 0),
+    "tbbo": (np.dtype([*TRADE_DTYPE.descr, ("quotes", "V32")]), 1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +133,7 @@ class DbnBars:
     partial: tuple[str, ...] = ()
     not_found: tuple[str, ...] = ()
     simulated: bool = False
+    stype_in: str = "raw_symbol"
 
     def __len__(self) -> int:
         return len(self.ts_open)
@@ -112,6 +143,42 @@ class DbnBars:
         """The raw symbol of each row."""
         names = np.array([*self.contracts, ""], dtype=object)
         return names[self.contract_code]
+
+
+@dataclass(frozen=True, eq=False)
+class DbnTrades:
+    """Trades as Databento sends them, in file order, which is the order of ``ts_recv``.
+
+    ``ts_recv`` is when Databento's gateway saw the trade, in nanoseconds UTC: Databento bins its own bars by it. Prices
+    are in units of 1e-9, ``MISSING_PRICE`` where undefined; the rest is as in :class:`DbnBars`.
+    """
+
+    dataset: str
+    schema: str
+    symbols: tuple[str, ...]
+    start: datetime | None
+    end: datetime | None
+    ts_recv: I64
+    price: I64
+    size: I64
+    instrument_id: I64
+    contract_code: I32
+    contracts: tuple[str, ...]
+    simulated: bool
+    stype_in: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """One statistic of one contract. ``ts_ref`` is the time that it is about; None where the record leaves it open."""
+
+    ts_event: int
+    ts_ref: int | None
+    instrument_id: int
+    contract: str
+    kind: int
+    quantity: int | None
+    deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +212,11 @@ def read_dbn(data: bytes | Path, contracts: ContractMap | None = None) -> DbnBar
     """
     name, raw = _load(data)
     metadata, body, simulated = _split(name, raw)
-    schema = None if metadata.schema is None else str(metadata.schema)
-    if schema not in _RTYPES:
-        raise _unsupported(
-            name, f"holds {'mixed records' if schema is None else 'schema ' + schema}, not bars", {"schema": schema}
-        )
-    records = _records(name, body, _RTYPES[schema], bool(metadata.ts_out))
+    schema = _schema_among(name, metadata, _RTYPES, "bars")
+    records = _records(name, body, OHLCV_DTYPE, _RTYPES[schema], bool(metadata.ts_out))
     ids = records["instrument_id"].astype(np.int64)
-    ts_open = records["ts_event"].astype(np.int64)
-    contract_code, names = _name_contracts(ids, ts_open, contracts or _own_contracts(metadata))
+    ts_open = _stamps(name, records["ts_event"])
+    contract_code, names = name_contracts(ids, ts_open, contracts or {}, _own_contracts(metadata))
     prices = {field: _prices(records[field]) for field in ("open", "high", "low", "close")}
     return DbnBars(
         dataset=metadata.dataset,
@@ -169,18 +232,98 @@ def read_dbn(data: bytes | Path, contracts: ContractMap | None = None) -> DbnBar
         partial=tuple(metadata.partial),
         not_found=tuple(metadata.not_found),
         simulated=simulated,
+        stype_in=str(metadata.stype_in),
         **prices,
     )
 
 
-def read_definitions(data: bytes | Path) -> list[Definition]:
-    """The contract definitions of a DBN file of schema ``definition``, in file order. Raises as :func:`read_dbn`."""
-    from databento_dbn import DBNDecoder, DBNError, InstrumentDefMsg
+def read_trades(data: bytes | Path, contracts: ContractMap | None = None) -> DbnTrades:
+    """The trades of a DBN file of schema ``trades`` or ``tbbo``, whose quotes are left aside.
+
+    Raises as :func:`read_dbn`, with ``FORMAT_UNSUPPORTED`` also for a record that is no trade.
+    """
+    name, raw = _load(data)
+    metadata, body, simulated = _split(name, raw)
+    schema = _schema_among(name, metadata, _TRADES, "trades")
+    dtype, rtype = _TRADES[schema]
+    records = _records(name, body, dtype, rtype, bool(metadata.ts_out))
+    other = records["action"] != b"T"
+    if other.any():
+        row = int(np.argmax(other))
+        raise _unsupported(
+            name, "holds records that are no trades", {"row": row, "action": str(records["action"][row])}
+        )
+    ids = records["instrument_id"].astype(np.int64)
+    ts_recv = _stamps(name, records["ts_recv"])
+    contract_code, names = name_contracts(ids, ts_recv, contracts or {}, _own_contracts(metadata))
+    return DbnTrades(
+        dataset=metadata.dataset,
+        schema=schema,
+        symbols=tuple(metadata.symbols),
+        start=_moment(metadata.start),
+        end=_moment(metadata.end),
+        ts_recv=ts_recv,
+        price=_prices(records["price"]),
+        size=records["size"].astype(np.int64),
+        instrument_id=ids,
+        contract_code=contract_code,
+        contracts=names,
+        simulated=simulated,
+        stype_in=str(metadata.stype_in),
+    )
+
+
+def schema_of(data: bytes | Path) -> str | None:
+    """The schema that a DBN file says it holds; None for mixed records. Raises as :func:`read_dbn`."""
+    name, raw = _load(data)
+    metadata, _, _ = _split(name, raw)
+    return None if metadata.schema is None else str(metadata.schema)
+
+
+def read_statistics(data: bytes | Path, contracts: ContractMap | None = None) -> list[Statistic]:
+    """The statistics of a DBN file of schema ``statistics``, in file order. Raises as :func:`read_dbn`."""
+    from databento_dbn import StatMsg
 
     name, raw = _load(data)
     metadata, _, _ = _split(name, raw)
-    if str(metadata.schema) != "definition":
-        raise _unsupported(name, "does not hold definitions", {"schema": str(metadata.schema)})
+    _schema_among(name, metadata, {"statistics": None}, "statistics")
+    records = [record for record in _decoded(name, raw) if isinstance(record, StatMsg)]
+    ids = np.array([record.instrument_id for record in records], np.int64)
+    stamps = np.array([record.ts_event for record in records], np.uint64)
+    codes, names = name_contracts(ids, _stamps(name, stamps), contracts or {}, _own_contracts(metadata))
+    return [
+        Statistic(
+            ts_event=int(record.ts_event),
+            ts_ref=None if record.ts_ref == UNDEFINED_DBN_TIMESTAMP else int(record.ts_ref),
+            instrument_id=int(record.instrument_id),
+            contract=names[code],
+            kind=int(record.stat_type),
+            quantity=None if record.quantity in (UNDEFINED_DBN_I32, UNDEFINED_DBN_PRICE) else int(record.quantity),
+            deleted=int(record.update_action) == _STAT_DELETED,
+        )
+        for record, code in zip(records, codes.tolist(), strict=True)
+    ]
+
+
+def read_definitions(data: bytes | Path) -> list[Definition]:
+    """The contract definitions of a DBN file of schema ``definition``, in file order. Raises as :func:`read_dbn`."""
+    from databento_dbn import InstrumentDefMsg
+
+    name, raw = _load(data)
+    metadata, _, _ = _split(name, raw)
+    _schema_among(name, metadata, {"definition": None}, "definitions")
+    return [_definition(record) for record in _decoded(name, raw) if isinstance(record, InstrumentDefMsg)]
+
+
+def is_simulated(data: bytes | Path) -> bool:
+    """Whether a sandbox gateway wrote these bytes. Raises as :func:`read_dbn`."""
+    return _split(*_load(data))[2]
+
+
+def _decoded(name: str, raw: bytes) -> list[Any]:
+    """Every record, by the library, which brings records of older versions into their newest form."""
+    from databento_dbn import DBNDecoder, DBNError
+
     try:
         decoder = DBNDecoder()
         decoder.write(raw)
@@ -189,7 +332,7 @@ def read_definitions(data: bytes | Path) -> list[Definition]:
         raise _unreadable(name, f"cannot be decoded: {error}") from None
     if decoder.buffer():
         raise _unreadable(name, "ends in the middle of a record", {"left_over_bytes": len(decoder.buffer())})
-    return [_definition(record) for record in records if isinstance(record, InstrumentDefMsg)]
+    return list(records)
 
 
 def _definition(record: Any) -> Definition:
@@ -235,24 +378,30 @@ def _load(data: bytes | Path) -> tuple[str, bytes]:
         raise _unreadable(name, "is empty", {"bytes": 0})
     if data[:4] == _DBZ:
         raise _unsupported(name, "is in the older .dbz format")
-    return name, _decompress(name, data) if data[:4] == _ZSTD else data
+    return name, decompress(name, data) if data[:4] == _ZSTD else data
 
 
-def _decompress(name: str, data: bytes) -> bytes:
+def decompress(name: str, data: bytes) -> bytes:
     """Every zstd frame of ``data``; a cut frame is an error (the library's stream reader would end silently)."""
     import zstandard
 
     pieces = []
-    rest = data
-    while rest:
+    size, most = 0, max(ALWAYS_UNPACKED, MOST_UNPACKED_RATIO * len(data))
+    at = 0
+    while at < len(data):
         frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            pieces.append(frame.decompress(rest))
-        except zstandard.ZstdError as error:
-            raise _unreadable(name, f"is damaged: {error}") from None
-        if not frame.eof:
-            raise _unreadable(name, "is cut short inside its zstd frame", {"bytes": len(data)})
-        rest = frame.unused_data
+        while not frame.eof:
+            if at >= len(data):
+                raise _unreadable(name, "is cut short inside its zstd frame", {"bytes": len(data)})
+            packed = data[at : at + _CHUNK]
+            try:
+                pieces.append(frame.decompress(packed))
+            except zstandard.ZstdError as error:
+                raise _unreadable(name, f"is damaged: {error}") from None
+            size += len(pieces[-1])
+            if size > most:
+                raise _unreadable(name, f"unpacks to more than {most:,} bytes, which no market data does")
+            at += len(packed) - len(frame.unused_data)
     return b"".join(pieces)
 
 
@@ -281,8 +430,16 @@ def _split(name: str, raw: bytes) -> tuple[Any, bytes, bool]:
     return metadata, raw[end:], raw[_RESERVED[version]].startswith(SIMULATED_MARKER)
 
 
-def _records(name: str, body: bytes, rtype: int, ts_out: bool) -> npt.NDArray[Any]:
-    dtype = np.dtype([*OHLCV_DTYPE.descr, ("ts_out", "<u8")]) if ts_out else OHLCV_DTYPE
+def _schema_among(name: str, metadata: Any, known: Mapping[str, Any], what: str) -> str:
+    schema = None if metadata.schema is None else str(metadata.schema)
+    if schema is None or schema not in known:
+        holds = "mixed records" if schema is None else f"schema {schema}"
+        raise _unsupported(name, f"holds {holds}, not {what}", {"schema": schema})
+    return schema
+
+
+def _records(name: str, body: bytes, plain: np.dtype[Any], rtype: int, ts_out: bool) -> npt.NDArray[Any]:
+    dtype = np.dtype([*plain.descr, ("ts_out", "<u8")]) if ts_out else plain
     if len(body) % dtype.itemsize:
         raise _unreadable(
             name, "ends in the middle of a record", {"record_bytes": dtype.itemsize, "body_bytes": len(body)}
@@ -293,10 +450,17 @@ def _records(name: str, body: bytes, rtype: int, ts_out: bool) -> npt.NDArray[An
         first = int(np.argmax(strange))
         raise _unsupported(
             name,
-            "holds records of another kind among its bars",
+            "holds records of another kind among those of its schema",
             {"row": first, "rtype": int(records["rtype"][first]), "expected_rtype": rtype},
         )
     return records
+
+
+def _stamps(name: str, column: npt.NDArray[Any]) -> I64:
+    """Times that a signed number holds: the undefined time, and any after the year 2262, are damage."""
+    if len(column) and int(column.max()) > np.iinfo(np.int64).max:
+        raise _unreadable(name, "has a record without a time", {"row": int(np.argmax(column))})
+    return column.astype(np.int64)
 
 
 def _prices(column: npt.NDArray[Any]) -> I64:
@@ -306,34 +470,49 @@ def _prices(column: npt.NDArray[Any]) -> I64:
 
 
 def _own_contracts(metadata: Any) -> dict[int, list[SymbolInterval]]:
-    """Names from the file's mappings where raw symbols were asked for; nothing for continuous or parent symbols."""
+    """Contract names from the file's mappings, whichever way they go; continuous and parent symbols name none."""
     found: dict[int, list[SymbolInterval]] = {}
-    if str(metadata.stype_in) != "raw_symbol":
-        return found
-    for raw_symbol, intervals in metadata.mappings.items():
+    for asked, intervals in metadata.mappings.items():
         for interval in intervals:
-            if interval["symbol"].isdigit():
-                found.setdefault(int(interval["symbol"]), []).append(
-                    SymbolInterval(interval["start_date"], interval["end_date"], raw_symbol)
+            name, number = asked, interval["symbol"]
+            if asked.isdigit():  # asked by instrument id, answered with what it stood for
+                name, number = number, asked
+            if number.isdigit() and name and not name.isdigit() and not _NOT_A_CONTRACT.search(name):
+                found.setdefault(int(number), []).append(
+                    SymbolInterval(interval["start_date"], interval["end_date"], name)
                 )
     return found
 
 
-def _name_contracts(ids: I64, ts_open: I64, contracts: ContractMap) -> tuple[I32, tuple[str, ...]]:
-    """Codes per row and the names they stand for, names in order of first appearance."""
+def name_contracts(ids: I64, ts: I64, *sources: ContractMap) -> tuple[I32, tuple[str, ...]]:
+    """A code per row and the names that the codes stand for, names in order of first appearance.
+
+    The first source that names an id on the row's UTC date counts; an id that none names is ``#`` and the id.
+    """
     codes = np.full(len(ids), -1, dtype=np.int32)
-    days = ts_open // BAR_NANOS["ohlcv-1d"]
+    if not len(ids):
+        return codes, ()
+    days = ts // BAR_NANOS["ohlcv-1d"]
+    unique, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    lowest, highest = int(days.min()), int(days.max())
+    whole = np.full(len(unique), -1, dtype=np.int32)  # codes of ids that have one name on all days of the file
     named: dict[str, int] = {}
-    for instrument in dict.fromkeys(ids.tolist()):
-        mine = ids == instrument
-        for interval in contracts.get(instrument, ()):
-            inside = mine & (days >= _day(interval.start)) & (days < _day(interval.end)) & (codes < 0)
-            if inside.any():
-                codes[inside] = named.setdefault(interval.symbol, len(named))
-        left = mine & (codes < 0)
-        if left.any():
+    for at in np.argsort(first).tolist():
+        instrument = int(unique[at])
+        intervals = [part for source in sources for part in source.get(instrument, ())]
+        covering = bool(intervals) and _day(intervals[0].start) <= lowest and highest < _day(intervals[0].end)
+        if covering or not intervals:
+            whole[at] = named.setdefault(intervals[0].symbol if covering else f"#{instrument}", len(named))
+            continue
+        mine = np.flatnonzero(inverse == at)
+        for part in intervals:
+            inside = mine[(days[mine] >= _day(part.start)) & (days[mine] < _day(part.end)) & (codes[mine] < 0)]
+            if len(inside):
+                codes[inside] = named.setdefault(part.symbol, len(named))
+        left = mine[codes[mine] < 0]
+        if len(left):
             codes[left] = named.setdefault(f"#{instrument}", len(named))
-    return codes, tuple(named)
+    return np.where(codes < 0, whole[inverse], codes).astype(np.int32), tuple(named)
 
 
 def _day(day: date) -> int:
@@ -362,7 +541,8 @@ def _unsupported(name: str, what: str, numbers: Mapping[str, Any] | None = None)
         Reason(
             ReasonCode.FORMAT_UNSUPPORTED,
             f"{name} {what}.",
-            "Give a whole DBN file (versions 1 to 3, raw or zstd) of an ohlcv schema; Databento's `dbn` tool converts.",
+            "Give a whole DBN file (versions 1 to 3, raw or zstd): bars (ohlcv-1m, 1h, 1d), or trades or ohlcv-1s with "
+            "--content; definitions and statistics go to `blaid contracts import`. Databento's `dbn` tool reads .dbz.",
             {"file": name, **(numbers or {})},
         )
     )
