@@ -14,7 +14,9 @@ Rules of a symbol ``ROOT.rule.rank`` (Databento's spelling):
 
 Rank 0 is the lead. Rank r is the r-th of the contracts that expire after the lead, in the order of the rule. Ties go to
 the earlier expiry. A series never rolls back to an earlier expiry. A contract without a trade in the session before
-(for ranks above 0: in the three before) is left.
+(for ranks above 0: in the three before) is left. Where no contract is known to trade (the first session of the data, or
+files that begin at the roll), rule ``c`` takes the nearest that trades in the session itself; ``v`` and ``n`` take
+none.
 """
 
 from __future__ import annotations
@@ -304,13 +306,17 @@ def _choose(
         past = market.sessions[:position]
         alive = market.alive(index)
         order = _order(market, rule, past, alive, open_interest)
-        lead = _lead(market, order(_recent(market, past, index, alive, _STALE_LEAD)), lead, alive, past)
+        seen = _recent(market, past, alive, _STALE_LEAD)
+        if rule == "c" and not seen:
+            seen = [code for code in alive if market.traded[index, code]]
+        lead = _lead(market, order(seen), lead, alive, past)
         if lead is None:
             undecided.append(index)
             continue
         pick = lead
         if rank:
-            after = [code for code in _recent(market, past, index, alive, _STALE_OTHER) if _later(market, code, lead)]
+            seen = _recent(market, past, alive, _STALE_OTHER) or seen
+            after = [code for code in seen if _later(market, code, lead)]
             ordered = order(after)
             wanted = ordered[rank - 1] if len(ordered) >= rank else None
             if held is not None and held in after and (wanted is None or _later(market, held, wanted)):
@@ -338,12 +344,9 @@ def _lead(market: _Market, ordered: list[int], held: int | None, alive: list[int
     return later[0] if later else (held if held in alive else None)
 
 
-def _recent(market: _Market, past: list[int], index: int, alive: list[int], sessions: int) -> list[int]:
-    """Contracts of ``alive`` that traded in the last sessions; in the very first session, those that trade in it."""
-    if not past:
-        return [code for code in alive if market.traded[index, code]]
-    window = past[-sessions:]
-    return [code for code in alive if market.traded[window, code].any()]
+def _recent(market: _Market, past: list[int], alive: list[int], sessions: int) -> list[int]:
+    """Contracts of ``alive`` that traded in the last sessions."""
+    return [code for code in alive if past and market.traded[past[-sessions:], code].any()]
 
 
 def _order(
