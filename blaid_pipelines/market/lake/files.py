@@ -96,16 +96,21 @@ def write_segment(
         try:
             write_atomically(lake / relative, data)
         except OSError as error:
-            raise StopAndFix(
-                Reason(
-                    ReasonCode.INSTALLATION_BROKEN,
-                    f"the lake cannot be written: {error.strerror or error}",
-                    "Check that the lake's folder exists, is writable and has space; then repeat.",
-                    {"path": str(relative)},
-                )
-            ) from error
+            raise lake_unwritable(error, relative) from error
         files.append(SegmentFile(relative.as_posix(), digest, len(part), left, right))
     return files
+
+
+def lake_unwritable(error: OSError, path: Path) -> StopAndFix:
+    """The error for a file (``path`` within the lake) that could not be written; nothing of it is visible."""
+    return StopAndFix(
+        Reason(
+            ReasonCode.INSTALLATION_BROKEN,
+            f"the lake cannot be written: {error.strerror or error}",
+            "Check that the lake's folder exists, is writable and has space; then repeat.",
+            {"path": path.as_posix()},
+        )
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

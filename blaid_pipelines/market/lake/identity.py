@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from blaid_pipelines.market.lake.files import write_atomically
+from blaid_pipelines.market.lake.files import lake_unwritable, write_atomically
 from blaid_pipelines.market.lake.verified import OWN_FOLDER
-from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
+from blaid_pipelines.reasons import Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import EnvironmentStamp, LakeSegment
 
 if TYPE_CHECKING:
@@ -61,14 +61,7 @@ def adopt_lake(store: Store, lake: Path) -> None:
     try:
         write_atomically(_note(lake), (json.dumps(value) + "\n").encode())
     except OSError as error:
-        raise StopAndFix(
-            Reason(
-                ReasonCode.INSTALLATION_BROKEN,
-                f"the lake cannot be written: {error.strerror or error}",
-                "Check that the lake's folder exists, is writable and has space; then repeat.",
-                {"path": str(_note(lake).relative_to(lake))},
-            )
-        ) from error
+        raise lake_unwritable(error, _note(lake).relative_to(lake)) from error
 
 
 def is_own_lake(store: Store, lake: Path) -> bool | None:

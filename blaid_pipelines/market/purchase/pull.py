@@ -1,8 +1,10 @@
 """Pulling bars from Databento: only the ranges that the lake does not hold, only within the budget, then a snapshot.
 
-Each missing range is priced before it is bought, written to the lake, and recorded as a segment in its own
-transaction, so that an interrupted pull resumes where it stopped. Coverage counts per source: what a local gateway
-served never stands in for what Databento would. The calls themselves are the client's business.
+What is missing is cut at UTC month turns (``plan``). Each month is bought in a call of its own, written to the lake and
+recorded as a segment in its own transaction, several at a time, so that an interrupted pull resumes where it stopped:
+what was recorded is not asked for again, and neither is what was paid for and not recorded yet (``spool``). Coverage
+counts per source: what a local gateway served never stands in for what Databento would. The calls themselves are the
+client's business.
 """
 
 from __future__ import annotations
@@ -13,29 +15,40 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from blaid_pipelines.ids import sha256_hex
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn, from_ns, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
-from blaid_pipelines.market.lake.files import write_segment
+from blaid_pipelines.market.lake.composition import DAYS_KEY, days_as_json, days_from_json
+from blaid_pipelines.market.lake.files import FilePart, write_segment
+from blaid_pipelines.market.lake.identity import check_lake
 from blaid_pipelines.market.lake.segments import record_segments
-from blaid_pipelines.market.lake.snapshots import FilePart, Series, create_snapshot, current_head, get_snapshot
-from blaid_pipelines.market.purchase.budget import PROVIDER, lock_number, price_spans, purchase_lock
+from blaid_pipelines.market.lake.snapshots import Series, create_snapshot, current_head, get_snapshot
+from blaid_pipelines.market.lake.verified import VerifiedFiles
+from blaid_pipelines.market.locks import NotHad, exclusive, lock_number
+from blaid_pipelines.market.purchase.budget import PROVIDER, Allowance, purchase_lock
+from blaid_pipelines.market.purchase.limits import DEFAULT_LIMITS, PullLimits, pace_of
+from blaid_pipelines.market.purchase.plan import PullPlan, Purchase, in_parallel, plan_pull
+from blaid_pipelines.market.purchase.spool import Spool
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.spans import Span, overlap, uncovered
-from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
-from blaid_pipelines.store.tables import LakeSegment, Snapshot
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused, StopAndFix
+from blaid_pipelines.store.tables import LakeSegment, ProviderRequest, Snapshot
 
 if TYPE_CHECKING:
     from blaid_pipelines.proof.recorder import CallContext, Recorder
     from blaid_pipelines.providers.budget import DataBudget
-    from blaid_pipelines.providers.databento.client import DatabentoHistorical
+    from blaid_pipelines.providers.databento.client import DatabentoHistorical, Resolved
+    from blaid_pipelines.providers.databento.dbn import DbnBars
     from blaid_pipelines.settings import Settings
     from blaid_pipelines.store.database import Store
+
+DEFAULT_ATTEMPTS = 3
+"""Attempts at one call, the first included, for callers that have no policy at hand."""
 
 QUIET_MINUTES = 60
 """Most open-market minutes for which an empty answer is believed: a thin contract may not trade for that long."""
@@ -57,6 +70,10 @@ class PullResult:
     """The snapshot of the whole range, and what this pull itself did for it.
 
     ``request_ids`` are this pull's calls that were answered; the snapshot's provenance cites all calls behind its bars.
+    ``quoted_usd`` is what was asked for beforehand, ``cost_usd`` what was spent: the quotes of what was bought, and
+    once more those of calls that had to be made again and may have been billed. ``months_pulled`` counts purchases,
+    ``months_recovered`` those that an interrupted pull had paid for. ``ends_at`` is where the provider's data ends, if
+    that is before the end that was asked for.
     """
 
     snapshot: Snapshot
@@ -65,6 +82,11 @@ class PullResult:
     bars_pulled: int
     missing_ranges: list[tuple[datetime, datetime]]
     reused_segments: int
+    quoted_usd: Decimal = Decimal(0)
+    spent_today_usd: Decimal | None = None
+    months_pulled: int = 0
+    months_recovered: int = 0
+    ends_at: datetime | None = None
 
 
 def utc_now() -> datetime:
@@ -81,45 +103,123 @@ def pull(
     request: PullRequest,
     progress: Callable[[str], None] | None = None,
     clock: Callable[[], datetime] = utc_now,
+    *,
+    limits: PullLimits = DEFAULT_LIMITS,
+    attempts: int = DEFAULT_ATTEMPTS,
 ) -> PullResult:
     """Bring a range of a series into the lake and snapshot it. Nothing missing: no call, the same snapshot.
 
     A pull extends the series: where its range touches what bots on the series read from this source already, the
     snapshot covers both, so that a day more is a day more and a part of what is there changes nothing. The snapshot is
-    what bots read from now on.
+    what bots read from now on. ``progress`` is told what it costs before, each month, and what it cost after;
+    ``attempts`` bounds the attempts at one call.
 
     Raises :class:`InvalidRequest` for a request that makes no sense, :class:`Refused` for the budget
-    (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``) or a pull of the same series under way (``ALREADY_RUNNING``; a purchase
-    of another series is waited for),
-    :class:`StopAndFix` (``DATA_UNAVAILABLE``) where the exchange was open and nothing came, and what the client raises.
+    (``COST_BUDGET_EXCEEDED``, ``COST_UNKNOWN``), a pull of the same series under way (``ALREADY_RUNNING``; a purchase
+    of another series is waited for) or a lake of another database (``LAKE_MISMATCH``), :class:`StopAndFix`
+    (``DATA_UNAVAILABLE``) where the exchange was open and nothing came, and what the client raises. A month that fails
+    stops new ones; those under way end and are recorded, and a second reason (``PULL_INCOMPLETE``) says what is there.
     """
     say = progress or (lambda _: None)
     spec = get_instrument(store, request.symbol)
     wanted = _check_request(request, clock())
     key = f"{PROVIDER}:{settings.databento_url}"
+    check_lake(store, settings.lake)
     with _series_lock(store, request, key):
+        job = _Pull(store, settings, spec, request, key, say, clock)
         wanted = _extended(store, request, key, wanted)
-        segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
-        missing = uncovered(wanted, [_span(entry) for entry in segments])
-        reused = sum(1 for entry in segments if overlap(_span(entry), wanted))
-        cost, pulled, request_ids = Decimal(0), 0, []
+        client = _client(settings, recorder, context, limits, attempts)
+        recovered = job.recover(client)
+        held = job.held()
+        missing = uncovered(wanted, [span_of(entry) for entry in held])
+        reused = sum(1 for entry in held if overlap(span_of(entry), wanted))
+        done = _Done()
         if missing:
+            with purchase_lock(store, say):
+                plan = plan_pull(store, client(), budget, limits, request, missing, clock)
+                wanted = _within_the_data(wanted, plan, held, say)
+                done = job.buy(client(), plan, limits)
+            held = job.held()
+        snapshot = job.snapshot(wanted, held, context.trace_id)
+    return PullResult(
+        snapshot=snapshot,
+        request_ids=list(client().succeeded) if missing or recovered else [],
+        cost_usd=done.cost,
+        bars_pulled=done.bars,
+        missing_ranges=[(from_ns(left), from_ns(right)) for left, right in (plan.missing if missing else [])],
+        reused_segments=reused,
+        quoted_usd=plan.position.quoted if missing else Decimal(0),
+        spent_today_usd=plan.position.spent_today + done.cost if missing else None,
+        months_pulled=done.months,
+        months_recovered=recovered,
+        ends_at=from_ns(plan.ends_ns) if missing and plan.ends_ns is not None else None,
+    )
+
+
+def quote_pull(
+    store: Store,
+    settings: Settings,
+    recorder: Recorder,
+    budget: DataBudget,
+    context: CallContext,
+    request: PullRequest,
+    clock: Callable[[], datetime] = utc_now,
+    *,
+    limits: PullLimits = DEFAULT_LIMITS,
+    attempts: int = DEFAULT_ATTEMPTS,
+) -> tuple[PullPlan | None, list[UUID]]:
+    """What :func:`pull` of the same arguments would buy now, and the calls that said so (free); None: nothing.
+
+    Nothing is bought or written, and a budget that would not allow it is said in the plan, not raised.
+    """
+    get_instrument(store, request.symbol)
+    wanted = _check_request(request, clock())
+    key = f"{PROVIDER}:{settings.databento_url}"
+    check_lake(store, settings.lake)
+    wanted = _extended(store, request, key, wanted)
+    held = held_segments(store, settings.lake, request, key)
+    # What was paid for already is recovered by the pull, not bought.
+    paid = [_asked(reply.request) for reply in Spool(settings.lake, key).paid_for(store, request)]
+    missing = uncovered(wanted, [*(span_of(entry) for entry in held), *paid])
+    if not missing:
+        return None, []
+    client = _client(settings, recorder, context, limits, attempts)()
+    plan = plan_pull(store, client, budget, limits, request, missing, clock)
+    return plan, list(client.succeeded)
+
+
+def _client(
+    settings: Settings, recorder: Recorder, context: CallContext, limits: PullLimits, attempts: int
+) -> Callable[[], DatabentoHistorical]:
+    """Makes the client when it is first needed: a pull that calls nobody needs no key."""
+    made: list[DatabentoHistorical] = []
+
+    def client() -> DatabentoHistorical:
+        if not made:
             from blaid_pipelines.providers.databento.client import DatabentoHistorical
 
-            client = DatabentoHistorical(settings, recorder, context)
-            with purchase_lock(store, say):
-                quotes = price_spans(store, client, budget, request, missing, clock)
-                cost = sum(quotes, Decimal(0))
-                for span, quote in zip(missing, quotes, strict=True):
-                    say(f"{request.symbol}: {from_ns(span[0]):%Y-%m-%d %H:%M} to {from_ns(span[1]):%Y-%m-%d %H:%M} UTC")
-                    known = bool(segments or pulled)
-                    pulled += _pull_span(store, settings, client, spec, request, key, span, quote, known)
-            request_ids = list(client.succeeded)
-            segments = [entry for entry in _segments(store, request, key) if _intact(settings.lake, entry)]
-        snapshot = _snapshot(store, settings.lake, spec, request, wanted, segments, key, context)
-    return PullResult(
-        snapshot, request_ids, cost, pulled, [(from_ns(left), from_ns(right)) for left, right in missing], reused
-    )
+            made.append(
+                DatabentoHistorical(
+                    settings,
+                    recorder,
+                    context,
+                    deadline_s=limits.call_deadline_s,
+                    max_attempts=attempts,
+                    pace=pace_of(settings.databento_url, limits.requests_per_second),
+                )
+            )
+        return made[0]
+
+    return client
+
+
+def _within_the_data(wanted: Span, plan: PullPlan, held: Sequence[LakeSegment], say: Callable[[str], None]) -> Span:
+    """``wanted`` up to where the provider's data ends, unless the lake holds more than that."""
+    if plan.ends_ns is None or plan.ends_ns >= wanted[1]:
+        return wanted
+    ends = max([plan.ends_ns, *(span_of(entry)[1] for entry in held if overlap(span_of(entry), wanted))])
+    say(f"the provider's data ends at {_utc_text(plan.ends_ns)}: the series ends there too")
+    return wanted[0], min(ends, wanted[1])
 
 
 def _extended(store: Store, request: PullRequest, key: str, wanted: Span) -> Span:
@@ -162,23 +262,21 @@ def _check_request(request: PullRequest, now: datetime) -> Span:
 @contextmanager
 def _series_lock(store: Store, request: PullRequest, key: str) -> Iterator[None]:
     """One pull of a series at a time: two would buy the same bars twice. The lock ends with its connection."""
-    number = lock_number("pull", request.dataset, request.schema, request.symbol, key)
-    with store.engine.connect() as connection:
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:number)"), {"number": number}):
-            raise Refused(
-                Reason(
-                    ReasonCode.ALREADY_RUNNING,
-                    f"another pull of {request.symbol} {request.schema} is under way",
-                    "Wait for it to end; the bars that it brings will not be asked for again.",
-                    {"symbol": request.symbol, "schema": request.schema},
-                )
-            )
-        connection.commit()
-        try:
+    had = False
+    try:
+        with exclusive(store, lock_number("pull", request.dataset, request.schema, request.symbol, key)):
+            had = True
             yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": number})
-            connection.commit()
+    except NotHad as error:
+        assert not had, "pulls of one series do not nest"
+        raise Refused(
+            Reason(
+                ReasonCode.ALREADY_RUNNING,
+                f"another pull of {request.symbol} {request.schema} is under way",
+                "Wait for it to end; the bars that it brings will not be asked for again.",
+                {"symbol": request.symbol, "schema": request.schema},
+            )
+        ) from error
 
 
 def _segments(store: Store, request: PullRequest, key: str) -> list[LakeSegment]:
@@ -196,51 +294,200 @@ def _segments(store: Store, request: PullRequest, key: str) -> list[LakeSegment]
         return list(session.scalars(query))
 
 
-def _intact(lake: Path, segment: LakeSegment) -> bool:
-    """False for a segment whose file is gone or changed: its range counts as missing and is pulled again."""
-    try:
-        return sha256_hex((lake / segment.path).read_bytes()) == segment.file_sha256
-    except OSError:
-        return False
+def held_segments(store: Store, lake: Path, request: PullRequest, key: str) -> list[LakeSegment]:
+    """The segments of a series whose files hold what was written; the range of any other counts as missing."""
+    files = VerifiedFiles(lake)
+    held = [entry for entry in _segments(store, request, key) if files.intact(entry.path, entry.file_sha256)]
+    files.save()
+    return held
 
 
-def _span(segment: LakeSegment) -> Span:
+def span_of(segment: LakeSegment) -> Span:
+    """The range that a segment answers for."""
     return to_ns(segment.range_start), to_ns(segment.range_end)
 
 
-def _pull_span(
-    store: Store,
-    settings: Settings,
-    client: DatabentoHistorical,
-    spec: InstrumentSpec,
-    request: PullRequest,
-    key: str,
-    span: Span,
-    quote: Decimal,
-    series_has_bars: bool,
-) -> int:
-    """Buy one range, write it to the lake, record it; returns the bars in it."""
-    dbn, ids = client.get_bars(request.dataset, request.symbol, request.schema, from_ns(span[0]), from_ns(span[1]))
-    bars = bars_of_dbn(dbn).ordered()
-    _check_answer(request, spec, span, bars, series_has_bars)
-    simulated = settings.databento_simulated or dbn.simulated
-    provenance: dict[str, Any] = {
-        "source": PROVIDER,
-        "source_key": key,
-        "simulated": simulated,
-        "request_ids": [str(request_id) for request_id in ids],
-    }
-    files = write_segment(
-        settings.lake, request.dataset, request.schema, request.symbol, bars, span[0], span[1], provenance
-    )
-    series = Series(request.dataset, request.schema, request.symbol, spec.symbol)
-    with store.session() as session:
-        kept = provenance | {"cost_usd": str(quote)}
-        record_segments(session, series, key, files, bars, kept, simulated)
-    return len(bars)
+def _asked(row: ProviderRequest) -> Span:
+    assert row.start_ts is not None
+    assert row.end_ts is not None
+    return to_ns(row.start_ts), to_ns(row.end_ts)
 
 
-def _check_answer(request: PullRequest, spec: InstrumentSpec, span: Span, bars: Bars, series_has_bars: bool) -> None:
+@dataclass
+class _Done:
+    """What was bought so far."""
+
+    months: int = 0
+    bars: int = 0
+    cost: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """One pull under its lock: what is there, what comes in, and the snapshot over both."""
+
+    store: Store
+    settings: Settings
+    spec: InstrumentSpec
+    request: PullRequest
+    key: str
+    say: Callable[[str], None]
+    clock: Callable[[], datetime]
+
+    def held(self) -> list[LakeSegment]:
+        return held_segments(self.store, self.settings.lake, self.request, self.key)
+
+    def recover(self, client: Callable[[], DatabentoHistorical]) -> int:
+        """Record what an interrupted pull had paid for; returns how many purchases that were."""
+        from blaid_pipelines.providers.databento.client import read_reply
+
+        recovered = 0
+        for reply in self._spool().paid_for(self.store, self.request):
+            span = _asked(reply.request)
+            start, end = from_ns(span[0]), from_ns(span[1])
+            request = self.request
+            behind = client().resolve_contracts(request.dataset, request.symbol, start, end)
+            try:
+                dbn = read_reply(reply.data, behind, request.dataset, request.symbol, request.schema, start, end)
+                bars = self._checked(span, dbn)
+            except BlaidError as error:
+                # Not taken: the range stays missing, and asking for it again gives this very reason to who asks.
+                self.say(f"{self._name(span)}: the reply kept from an interrupted pull cannot be used: {error}")
+                self._spool().drop(reply.request.id)
+                continue
+            self._record(span, dbn, bars, [*behind.request_ids, reply.request.id], None)
+            self.say(f"{self._name(span)}: paid for by an interrupted pull, taken from its reply")
+            recovered += 1
+        return recovered
+
+    def buy(self, client: DatabentoHistorical, plan: PullPlan, limits: PullLimits) -> _Done:
+        """Buy everything of a plan, some purchases at a time."""
+        if plan.refusal is not None:
+            raise Refused(plan.refusal)
+        self._say_price(plan)
+        allowance = Allowance(plan.position)
+        done, lock = _Done(), Lock()
+        behind = {
+            span: client.resolve_contracts(
+                self.request.dataset, self.request.symbol, from_ns(span[0]), from_ns(span[1])
+            )
+            for span in plan.missing
+        }
+
+        def buy_one(purchase: Purchase) -> None:
+            [around] = [span for span in plan.missing if span[0] <= purchase.span[0] < span[1]]
+            bars = self._buy_one(client, purchase, behind[around], allowance)
+            with lock:
+                done.months += 1
+                done.bars += bars
+                done.cost += purchase.price
+                cost = f"{purchase.price:.4f} USD"
+                self.say(f"{self._name(purchase.span)}: {bars:,} bars, {cost} ({done.months} of {len(plan.purchases)})")
+
+        try:
+            in_parallel(buy_one, plan.purchases, limits.parallel_downloads)
+        except BlaidError as error:
+            error.reasons = (*error.reasons, self._incomplete(plan, done))
+            raise
+        done.cost += allowance.again_usd
+        self.say(f"{self.request.symbol}: {done.bars:,} bars for {done.cost:.4f} USD")
+        return done
+
+    def _buy_one(self, client: DatabentoHistorical, purchase: Purchase, behind: Resolved, allowance: Allowance) -> int:
+        request, (start_ns, end_ns) = self.request, purchase.span
+        dbn, ids = client.get_bars(
+            request.dataset,
+            request.symbol,
+            request.schema,
+            from_ns(start_ns),
+            from_ns(end_ns),
+            behind=behind,
+            keep=self._spool().keep,
+            before_retry=lambda error: allowance.failed(purchase.price, error),
+        )
+        try:
+            bars = self._checked(purchase.span, dbn)
+        except StopAndFix:
+            self._spool().drop(ids[-1])
+            raise
+        return self._record(purchase.span, dbn, bars, ids, purchase.price)
+
+    def _checked(self, span: Span, dbn: DbnBars) -> Bars:
+        bars = bars_of_dbn(dbn).ordered()
+        _check_answer(self.request, self.spec, span, bars)
+        return bars
+
+    def _record(self, span: Span, dbn: DbnBars, bars: Bars, ids: list[UUID], price: Decimal | None) -> int:
+        """Write the bars of one purchase to the lake and record them, all of it or nothing; returns how many."""
+        request = self.request
+        simulated = self.settings.databento_simulated or dbn.simulated
+        provenance: dict[str, Any] = {
+            "source": PROVIDER,
+            "source_key": self.key,
+            "simulated": simulated,
+            "request_ids": [str(request_id) for request_id in ids],
+        }
+        where = (self.settings.lake, request.dataset, request.schema, request.symbol)
+        files = write_segment(*where, bars, span[0], span[1], provenance)
+        series = Series(request.dataset, request.schema, request.symbol, self.spec.symbol)
+        cost = {} if price is None else {"cost_usd": str(price)}
+        with self.store.session() as session:
+            for file in files:
+                days = days_as_json(bars.slice(file.start_ns, file.end_ns).days())
+                kept = {**provenance, **cost, DAYS_KEY: days}
+                record_segments(session, series, self.key, [file], bars, kept, simulated)
+        self._spool().drop(ids[-1])
+        return len(bars)
+
+    def snapshot(self, wanted: Span, held: Sequence[LakeSegment], trace_id: str) -> Snapshot:
+        """The snapshot of ``wanted`` over the segments, oldest first where they overlap."""
+        parts: list[FilePart] = []
+        used: list[LakeSegment] = []
+        for segment in sorted(held, key=lambda entry: (entry.created_at, entry.range_start, entry.id)):
+            left, right = span_of(segment)
+            clipped = (max(left, wanted[0]), min(right, wanted[1]))
+            if clipped[0] >= clipped[1]:
+                continue
+            free = uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
+            parts += [FilePart(segment.path, segment.file_sha256, start, end) for start, end in free]
+            if free:
+                used.append(segment)
+        parts.sort(key=lambda part: part.start_ns)
+        if not any(segment.bar_count for segment in used):
+            raise StopAndFix(_no_bars(self.request, wanted, 0))
+        request_ids = dict.fromkeys(value for segment in used for value in segment.provenance["request_ids"])
+        provenance = {"source": PROVIDER, "source_key": self.key, "request_ids": list(request_ids)}
+        request = self.request
+        series = Series(request.dataset, request.schema, request.symbol, self.spec.symbol)
+        known = {segment.path: days for segment in used if (days := days_from_json(segment.provenance)) is not None}
+        simulated = any(segment.simulated for segment in used)
+        lake = self.settings.lake
+        return create_snapshot(self.store, lake, series, *wanted, parts, provenance, simulated, trace_id, known)
+
+    def _spool(self) -> Spool:
+        return Spool(self.settings.lake, self.key)
+
+    def _name(self, span: Span) -> str:
+        return f"{self.request.symbol} {_utc_text(span[0])} to {_utc_text(span[1])} UTC"
+
+    def _say_price(self, plan: PullPlan) -> None:
+        at = plan.position
+        self.say(
+            f"{self.request.symbol}: {len(plan.purchases)} purchases, {at.quoted:.4f} USD quoted; budget"
+            f" {at.per_pull} USD a pull, {at.per_day} USD a day, {at.spent_today:.4f} USD spent today"
+        )
+
+    def _incomplete(self, plan: PullPlan, done: _Done) -> Reason:
+        left = len(plan.purchases) - done.months
+        return Reason(
+            ReasonCode.PULL_INCOMPLETE,
+            f"{done.months} of {len(plan.purchases)} purchases ended well and are in the lake: {done.bars:,} bars",
+            "Mend the cause and ask for the same range again: what is there is not bought again.",
+            {"purchases": len(plan.purchases), "recorded": done.months, "left": left, "cost_usd": str(done.cost)},
+        )
+
+
+def _check_answer(request: PullRequest, spec: InstrumentSpec, span: Span, bars: Bars) -> None:
     """Refuse an answer of another range, with unnamed contracts, or empty while the market was open."""
     numbers: dict[str, Any] = {
         "symbol": request.symbol,
@@ -272,42 +519,24 @@ def _check_answer(request: PullRequest, spec: InstrumentSpec, span: Span, bars: 
     sessions = load_sessions(spec.session, span[0], span[1])
     _, _, market_ns = sessions.expected_slots(span[0], span[1], bar_nanos(request.schema))
     open_minutes = int(market_ns.sum()) // MINUTE_NS
-    if not series_has_bars or open_minutes > QUIET_MINUTES:
-        raise StopAndFix(
-            Reason(
-                ReasonCode.DATA_UNAVAILABLE,
-                f"{request.symbol}: the provider has no {request.schema} bars in this range",
-                "Check symbol and dates: a contract trades only for some months before it expires.",
-                {**numbers, "open_market_minutes": open_minutes},
-            )
-        )
+    if open_minutes > QUIET_MINUTES:
+        raise StopAndFix(_no_bars(request, span, open_minutes))
 
 
-def _snapshot(
-    store: Store,
-    lake: Path,
-    spec: InstrumentSpec,
-    request: PullRequest,
-    wanted: Span,
-    segments: Sequence[LakeSegment],
-    key: str,
-    context: CallContext,
-) -> Snapshot:
-    """The snapshot of ``wanted`` over the segments, oldest first where they overlap."""
-    parts: list[FilePart] = []
-    used: list[LakeSegment] = []
-    for segment in sorted(segments, key=lambda entry: (entry.created_at, entry.range_start, entry.id)):
-        left, right = _span(segment)
-        clipped = (max(left, wanted[0]), min(right, wanted[1]))
-        if clipped[0] >= clipped[1]:
-            continue
-        free = uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
-        parts += [FilePart(segment.path, segment.file_sha256, start, end) for start, end in free]
-        if free:
-            used.append(segment)
-    parts.sort(key=lambda part: part.start_ns)
-    request_ids = dict.fromkeys(value for segment in used for value in segment.provenance["request_ids"])
-    provenance = {"source": PROVIDER, "source_key": key, "request_ids": list(request_ids)}
-    series = Series(request.dataset, request.schema, request.symbol, spec.symbol)
-    simulated = any(segment.simulated for segment in used)
-    return create_snapshot(store, lake, series, *wanted, parts, provenance, simulated, context.trace_id)
+def _no_bars(request: PullRequest, span: Span, open_minutes: int) -> Reason:
+    return Reason(
+        ReasonCode.DATA_UNAVAILABLE,
+        f"{request.symbol}: the provider has no {request.schema} bars in this range",
+        "Check symbol and dates: a contract trades only for some months before it expires.",
+        {
+            "symbol": request.symbol,
+            "start": from_ns(span[0]).isoformat(),
+            "end": from_ns(span[1]).isoformat(),
+            "bars": 0,
+            "open_market_minutes": open_minutes,
+        },
+    )
+
+
+def _utc_text(nanos: int) -> str:
+    return f"{from_ns(nanos):%Y-%m-%d %H:%M}".removesuffix(" 00:00")
