@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.market.gate.thresholds import QualityThresholds
+from blaid_pipelines.market.reconcile.thresholds import ReconciliationThresholds
 from blaid_pipelines.providers.budget import DataBudget
 from blaid_pipelines.settings import Environment
 
@@ -305,6 +306,7 @@ class Policy(_Part):
     stages: Stages
     gates_v1: GatesV1
     quality: QualityThresholds
+    reconciliation: ReconciliationThresholds
     budgets: Budgets
     autonomy: AutonomyPolicy
     lab: LabPolicy
