@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blaid_pipelines.backtest.arrays import BarArrays, build_arrays
 from blaid_pipelines.market.bars import MISSING, MISSING_VOLUME, NOT_FINITE, Bars
+from blaid_pipelines.market.expiry import contract_of
 from blaid_pipelines.market.instruments import InstrumentSpec
+from blaid_pipelines.market.rolls import RollStep
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.reasons import ReasonCode, Refused
-from tests.backtest.bars import make_bars
+from tests.backtest.bars import make_bars, make_signals, make_spec, run
 
 MINUTE_NS = 60_000_000_000
 HOUR_NS = 60 * MINUTE_NS
@@ -52,9 +56,9 @@ def bars(stamps: list[int], rows: list[tuple[str, str, str, str]], contract: Any
     return Bars.build(stamps, *columns, [7] * len(stamps), contract)
 
 
-def build(given: Bars, spec: InstrumentSpec = MES) -> BarArrays:
-    stamps = given.ts_open
-    return build_arrays(given, spec, load_sessions(spec.session, int(stamps.min()), int(stamps.max()) + MINUTE_NS))
+def build(held: Bars, spec: InstrumentSpec = MES) -> BarArrays:
+    stamps = held.ts_open
+    return build_arrays(held, spec, load_sessions(spec.session, int(stamps.min()), int(stamps.max()) + MINUTE_NS))
 
 
 ROW = ("4750.25", "4751.00", "4749.75", "4750.50")
@@ -157,3 +161,86 @@ def test_arrays_that_break_their_promises_cannot_be_made() -> None:
 def test_no_bars_make_empty_arrays() -> None:
     empty = build_arrays(Bars.empty(), MES, load_sessions(MES.session, 0, 0))
     assert len(empty) == 0
+
+
+def rolled(contracts: str = "HHMM", opens: tuple[str, ...] = ("4750.00", "4751.00", "4800.00", "4802.00")) -> Bars:
+    names = {"H": "MESH4", "M": "MESM4", "U": "MESU4"}
+    rows = [(text, text, text, text) for text in opens]
+    return bars([NOON + i * MINUTE_NS for i in range(len(opens))], rows, [names[letter] for letter in contracts])
+
+
+def built(held: Bars, steps: list[RollStep] | None = None) -> BarArrays:
+    stamps = held.ts_open
+    sessions = load_sessions(MES.session, int(stamps.min()), int(stamps.max()) + MINUTE_NS)
+    return build_arrays(held, MES, sessions, steps)
+
+
+def test_a_step_seen_at_the_same_time_replaces_the_estimate() -> None:
+    step = RollStep(NOON + 2 * MINUTE_NS, "MESH4", "MESM4", price("48.00"), "same_time")
+    arrays = built(rolled(), [step])
+    assert (arrays.open - arrays.signal_open).tolist() == [0, 0, 192, 192]
+    # the move of 1.00 that the market made over the roll is seen by signals, and is lost in the estimate
+    assert np.diff(arrays.signal_close).tolist() == [4, 4, 8]
+    assert np.diff(built(rolled()).signal_close).tolist() == [4, 0, 8]
+    assert arrays.open.tolist() == built(rolled()).open.tolist(), "fills never see a step"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RollStep(NOON + 2 * MINUTE_NS, "MESZ3", "MESH4", price("48.00"), "same_time"),
+        RollStep(NOON + 9 * MINUTE_NS, "MESH4", "MESM4", price("48.00"), "same_time"),
+        RollStep(NOON + 2 * MINUTE_NS, "MESH4", "MESM4", None, "unknown"),
+    ],
+)
+def test_a_step_of_another_roll_changes_nothing(other: RollStep) -> None:
+    assert built(rolled(), [other]).signal_open.tolist() == built(rolled()).signal_open.tolist()
+
+
+def test_a_step_off_the_tick_grid_is_refused() -> None:
+    with pytest.raises(Refused) as caught:
+        built(rolled(), [RollStep(NOON + 2 * MINUTE_NS, "MESH4", "MESM4", price("48.10"), "same_time")])
+    assert caught.value.reason.code is ReasonCode.OFF_TICK_GRID
+
+
+@given(
+    st.lists(st.tuples(st.integers(-40, 40), st.booleans()), min_size=2, max_size=30),
+    st.lists(st.integers(-400, 400), min_size=30, max_size=30),
+    st.integers(1, 29),
+)
+@settings(max_examples=50, deadline=None)
+def test_signals_move_as_the_held_contract_and_the_future_moves_nothing(
+    moves: list[tuple[int, bool]], spreads: list[int], cut: int
+) -> None:
+    """Prices walk; some bars begin a new contract at a spread. Signals see the walk alone, and never the spread."""
+    walk = 19_000 + np.cumsum([move for move, _ in moves])
+    contract = np.cumsum([0, *(new for _, new in moves[1:])])
+    spread = np.cumsum([0, *(spreads[i] if moves[i][1] else 0 for i in range(1, len(moves)))])
+    closes = (walk + spread) * MES.tick_nanos
+    months = [(2024 + int(code) // 4, (int(code) % 4 + 1) * 3) for code in contract]
+    names = [f"{contract_of('MES', year, month)[:-1]}{year % 100}" for year, month in months]
+    stamps = [NOON + i * MINUTE_NS for i in range(len(moves))]
+    given_bars = Bars.build(stamps, closes, closes, closes, closes, [1] * len(moves), names)
+    steps = [
+        RollStep(stamps[i], names[i - 1], names[i], int(spread[i] - spread[i - 1]) * MES.tick_nanos, "same_time")
+        for i in range(1, len(moves))
+        if contract[i] != contract[i - 1]
+    ]
+    arrays = built(given_bars, steps)
+    assert arrays.signal_close.tolist() == walk.tolist()
+    assert arrays.close.tolist() == (walk + spread).tolist()
+    cut = min(cut, len(moves))
+    past = built(given_bars.take(slice(0, cut)), steps)
+    assert past.signal_close.tolist() == arrays.signal_close[:cut].tolist()
+    assert past.close.tolist() == arrays.close[:cut].tolist()
+
+
+def test_a_position_before_a_roll_ends_at_the_last_bar_of_its_contract_at_its_true_price() -> None:
+    step = RollStep(NOON + 4 * MINUTE_NS, "MESH4", "MESM4", price("48.00"), "same_time")
+    prices = ("4750.00", "4750.00", "4751.00", "4752.00", "4800.00", "4802.00", "4803.00")
+    arrays = built(rolled("HHHHMMM", prices), [step])
+    # long throughout; nothing but the roll ends the position
+    [trade] = run(make_spec(), arrays, make_signals([0, 1, 1, 1, 1, 1, 1]))
+    assert (trade["entry_ts"], trade["exit_ts"]) == (NOON + 2 * MINUTE_NS, NOON + 3 * MINUTE_NS)
+    assert trade["exit_ticks"] == int(arrays.close[3]) == 19_008, "the true price of the old contract"
+    assert (trade["exit_reason"], trade["contract"]) == ("ROLL", "MESH4")

@@ -164,15 +164,19 @@ def test_the_future_changes_no_choice(data: st.DataObject) -> None:
     edge = 20240304 + first % 5 + first // 5 * 7
     later = {key: value + 7 * (key[0] >= edge) for key, value in interest.items()}
 
-    def choices(volumes: dict[str, list[int | None]], known: dict[tuple[int, str], int]) -> list[tuple[int, str]]:
+    def choices(
+        volumes: dict[str, list[int | None]], known: dict[tuple[int, str], int]
+    ) -> list[tuple[int, str]] | None:
         bars = market(volumes)
         sessions = load_sessions(ES.session, noon(0), noon(8) + MINUTE_NS)
         try:
             return stitch(bars, ES, symbol, sessions, open_interest=known).choices
-        except Refused:
-            return []
+        except Refused:  # no bar of any chosen contract
+            return None
 
     ours, theirs = choices(table, interest), choices(disturbed, later)
+    if ours is None or theirs is None:
+        return
     # a disturbed session may have no bars, and then no choice
     past = [choice for choice in ours if choice[0] < edge]
     assert past == [choice for choice in theirs if choice[0] < edge]
