@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blaid_pipelines.ids import fingerprint
 from blaid_pipelines.market.gate.thresholds import QualityThresholds
-from blaid_pipelines.market.reconcile.thresholds import ReconciliationThresholds
 from blaid_pipelines.market.purchase.limits import PullLimits
+from blaid_pipelines.market.reconcile.thresholds import ReconciliationThresholds
 from blaid_pipelines.providers.budget import DataBudget
 from blaid_pipelines.settings import Environment
 
