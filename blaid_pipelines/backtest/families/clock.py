@@ -63,12 +63,15 @@ def _year(time_ns: int) -> int:
 @lru_cache(maxsize=256)
 def _changes(year: int) -> tuple[tuple[int, int], ...]:
     """(UTC time, offset from it on) in ns: the beginning of the UTC year and each change of Chicago's clocks in it."""
-    moment, end, step = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC), timedelta(hours=1)
-    found = [(moment, _offset(moment))]
-    while moment < end:
-        if _offset(moment) != found[-1][1]:
-            found.append((moment, _offset(moment)))
-        moment += step
+    day, end = datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+    found = [(day, _offset(day))]
+    while day < end:
+        tomorrow = day + timedelta(days=1)
+        if _offset(tomorrow) != found[-1][1]:
+            # clocks change on the hour
+            hours = (day + timedelta(hours=each) for each in range(1, 25))
+            found.append(next((hour, _offset(hour)) for hour in hours if _offset(hour) != found[-1][1]))
+        day = tomorrow
     return tuple((int(at.timestamp()) * 1_000_000_000, offset) for at, offset in found)
 
 

@@ -98,8 +98,7 @@ def _taken(
     side = np.where(deciding >= first, broken[np.maximum(deciding, 0)], 0).astype(np.int8)
     changed = np.zeros(len(side), dtype=np.bool_)
     changed[1:] = side[1:] != side[:-1]
-    changed[day.sessions.starts] = False  # a session begins flat: its range is not there yet
-    entries = np.cumsum(changed & (side != 0))
+    entries = np.cumsum(changed & (side != 0))  # none on a session's first bar: its range is not there yet
     too_many = entries - day.sessions.spread(entries[day.sessions.starts]) > max_entries
     too_late = within_session.latest(changed & ~day.may_enter) >= first
     side[too_many | too_late | ~day.may_hold] = 0
