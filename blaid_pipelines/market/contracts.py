@@ -67,6 +67,7 @@ class KnownContract:
     """One contract as it stands: its newest definition and the sessions on which its open interest is known."""
 
     contract: str
+    instrument: str
     expires: datetime
     definition: dict[str, Any]
     instrument_id: int | None
@@ -305,8 +306,8 @@ def open_interest(store: Store, instrument: str, *, simulated: bool = False) -> 
 
 def list_contracts(store: Store, instrument: str) -> list[KnownContract]:
     """Every contract of a root that a definition names, by expiry, simulated ones included and marked."""
-    get_instrument(store, instrument)
-    newest = {(row.raw_symbol, row.expiration): row for row in _definitions(store, instrument, simulated=True)}
+    root = get_instrument(store, instrument).symbol
+    newest = {(row.raw_symbol, row.expiration): row for row in _definitions(store, root, simulated=True)}
     with store.session() as session:
         days = _newest_days(session, {symbol for symbol, _ in newest}, None)
         session.expunge_all()
@@ -323,6 +324,7 @@ def list_contracts(store: Store, instrument: str) -> list[KnownContract]:
         found.append(
             KnownContract(
                 symbol,
+                root,
                 expires,
                 row.definition,
                 row.instrument_id,
@@ -336,10 +338,10 @@ def list_contracts(store: Store, instrument: str) -> list[KnownContract]:
     return found
 
 
-def differs_from_rule(contract: KnownContract, instrument: str) -> datetime | None:
+def differs_from_rule(contract: KnownContract) -> datetime | None:
     """When the product's rule would have the contract expire, where that is another time than its definition's."""
     try:
-        by_rule = from_ns(expiry_ns(instrument, contract.contract, contract.expires.date()))
+        by_rule = from_ns(expiry_ns(contract.instrument, contract.contract, contract.expires.date()))
     except InvalidRequest:
         return None
     return None if by_rule == contract.expires else by_rule

@@ -28,6 +28,7 @@ MISSING_PRICE = int(np.iinfo(np.int64).min)
 UNDEFINED_DBN_PRICE = int(np.iinfo(np.int64).max)
 UNDEFINED_DBN_TIMESTAMP = 2**64 - 1
 UNDEFINED_DBN_I32 = 2**31 - 1
+UNDEFINED_DBN_U32 = 2**32 - 1
 
 SIMULATED_MARKER = b"BLAID-SIMULATED"
 """Written by the sandbox gateway into the metadata's reserved bytes, which Databento leaves zero and readers skip."""
@@ -340,7 +341,7 @@ def _definition(record: Any) -> Definition:
         return None if value == UNDEFINED_DBN_PRICE else int(value)
 
     def count(value: int) -> int | None:
-        return None if value == UNDEFINED_DBN_I32 else int(value)
+        return None if value in (UNDEFINED_DBN_I32, UNDEFINED_DBN_U32) else int(value)
 
     def stamp(value: int) -> int | None:
         return None if value == UNDEFINED_DBN_TIMESTAMP else int(value)
