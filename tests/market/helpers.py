@@ -27,6 +27,13 @@ THRESHOLDS = QualityThresholds(
     max_zero_volume_pct=1.0,
     max_outside_session_pct=0.0,
     max_price_jump_ratio=1.5,
+    max_spike_pct=2.0,
+    max_spike_ranges=20.0,
+    max_identical_bars=20,
+    max_unchanged_bars=60,
+    max_open_close_gap_ratio=1.0,
+    max_range_jump_pct=15.0,
+    max_roll_step_pct=25.0,
 )
 
 MES = InstrumentSpec(

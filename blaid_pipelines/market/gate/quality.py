@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from blaid_pipelines.market.bars import Bars, bar_nanos, from_ns, to_ns
-from blaid_pipelines.market.gate.measures import Measures, measure
+from blaid_pipelines.market.bars import Bars, bar_nanos, to_ns
+from blaid_pipelines.market.contracts import known_expiries
+from blaid_pipelines.market.gate.findings import numbers_of
+from blaid_pipelines.market.gate.measures import Measures, Scope, measure
 from blaid_pipelines.market.gate.suite import CHECKS, FAIL, PASS, UNKNOWN, Check, Outcome, run_suite
 from blaid_pipelines.market.gate.thresholds import SUITE_VERSION, QualityThresholds
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument
@@ -25,8 +25,6 @@ from blaid_pipelines.store.tables import QualityVerdict, Snapshot
 
 if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
-
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +66,18 @@ def evaluate(
     as_of: datetime,
     covered: tuple[datetime, datetime],
     schema: str = "ohlcv-1m",
+    one_contract: bool = True,
+    expiries: Mapping[str, int] | None = None,
 ) -> QualityReport:
-    """Hold ``bars`` of the range ``covered`` against the suite, as things stood at ``as_of``. Writes nothing."""
+    """Hold ``bars`` of the range ``covered`` against the suite, as things stood at ``as_of``. Writes nothing.
+
+    ``one_contract``: the bars are of a series with one contract at a time; false for the bars of several contracts
+    before they are stitched, where the key of a bar is (time, contract) and rolls do not exist. ``expiries``: last
+    trade times (nanoseconds UTC by raw symbol) that beat the product's rule.
+    """
     start, end = covered
-    measures = measure(bars, spec, bar_nanos(schema), to_ns(start), to_ns(end), to_ns(as_of))
+    scope = Scope(bar_nanos(schema), to_ns(start), to_ns(end), to_ns(as_of), one_contract, expiries or {})
+    measures = measure(bars, spec, thresholds, scope)
     outcomes = run_suite(measures, thresholds)
     results = tuple(_result(check, outcomes.get(check.name), measures, thresholds, spec) for check in CHECKS)
     passed = bool(results) and all(result.status == PASS for result in results)
@@ -95,7 +101,9 @@ def judge(
     spec = get_instrument(store, snapshot.instrument)
     bars = load_bars(store, lake, snapshot)
     covered = (snapshot.range_start, snapshot.range_end)
-    report = evaluate(bars, spec, thresholds, as_of or snapshot.created_at, covered, snapshot.schema)
+    # A snapshot is of a contract or of a continuous symbol: one contract at a time.
+    expiries = known_expiries(store, snapshot.instrument, simulated=snapshot.simulated)
+    report = evaluate(bars, spec, thresholds, as_of or snapshot.created_at, covered, snapshot.schema, expiries=expiries)
     verdict = QualityVerdict(
         snapshot_id=snapshot.snapshot_id,
         content_hash=snapshot.content_hash,
@@ -118,18 +126,10 @@ def _result(
     check: Check, outcome: Outcome | None, measures: Measures, thresholds: QualityThresholds, spec: InstrumentSpec
 ) -> CheckResult:
     outcome = outcome or Outcome(UNKNOWN, {}, "the suite gave no result")
-    numbers: dict[str, Any] = {"symbol": spec.symbol, **outcome.observed}
-    if check.threshold is not None:
-        numbers[check.threshold] = getattr(thresholds, check.threshold)
-    if check.name == "tick_grid":
-        numbers["tick_size"] = str(spec.tick_size)
-    if check.name == "price_scale":
-        numbers["plausible_range"] = [str(spec.price_low), str(spec.price_high)]
-    numbers.update(_worst(check, measures))
+    numbers = numbers_of(check, outcome, measures, thresholds, spec)
     if outcome.status == PASS:
         return CheckResult(check.name, PASS, numbers, None)
     if outcome.status == FAIL:
-        numbers.update(_examples(check, measures, thresholds))
         reason = Reason(check.code, f"{spec.symbol}: {check.finding}", check.fix, numbers)
         return CheckResult(check.name, FAIL, numbers, reason)
     reason = Reason(
@@ -139,31 +139,3 @@ def _result(
         {**numbers, "check": check.name},
     )
     return CheckResult(check.name, UNKNOWN, numbers, reason)
-
-
-def _worst(check: Check, measures: Measures) -> dict[str, Any]:
-    """The largest value of a measured column that is a number; NaN, which JSON has no word for, is left out."""
-    column = measures.frames[check.frame].get(check.column or "")
-    if column is None or column.dtype == np.bool_ or not len(column):
-        return {}
-    worst = float(column.max())
-    return {"worst": round(worst, 6)} if np.isfinite(worst) else {}
-
-
-def _examples(check: Check, measures: Measures, thresholds: QualityThresholds) -> dict[str, Any]:
-    """The first few offenders, by time or session, so that a person can look."""
-    frame = measures.frames[check.frame]
-    if check.name == "duplicate_keys":
-        same = (np.diff(frame["ts_open"]) == 0) & (np.diff(frame["contract"]) == 0)
-        rows = np.flatnonzero(same) + 1
-    elif check.column is None:
-        return {}
-    elif frame[check.column].dtype == np.bool_:
-        rows = np.flatnonzero(frame[check.column] == (check.column == "copied"))
-    else:
-        rows = np.flatnonzero(frame[check.column] > getattr(thresholds, check.threshold or ""))
-    if check.frame == "bars":
-        return {"first_at": [from_ns(int(frame["ts_open"][row])).isoformat() for row in rows[:_EXAMPLES]]}
-    if check.frame == "sessions":
-        return {"sessions": [int(frame["session_date"][row]) for row in rows[:_EXAMPLES]]}
-    return {}

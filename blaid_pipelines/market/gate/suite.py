@@ -25,7 +25,10 @@ Rule = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its name in ``QUALITY_CHECKS``, the frame it reads, the rule, and what to advise when it fails."""
+    """One check: its name in ``QUALITY_CHECKS``, the frame it reads, the rule, and what to advise when it fails.
+
+    ``threshold`` names the field of the policy that bounds it, ``unit`` what its numbers count.
+    """
 
     name: str
     frame: str
@@ -34,6 +37,7 @@ class Check:
     code: ReasonCode
     fix: str
     threshold: str | None = None
+    unit: str = ""
 
     @property
     def finding(self) -> str:
@@ -79,6 +83,7 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.BAR_COUNT_TOO_LOW,
         "Pull or ingest a longer range.",
         "min_bars",
+        "bars",
     ),
     Check(
         "missing_fields",
@@ -103,6 +108,14 @@ CHECKS: tuple[Check, ...] = (
         _true("positive"),
         ReasonCode.PRICE_NOT_POSITIVE,
         _SOURCE,
+    ),
+    Check(
+        "zero_prices",
+        "bars",
+        "no_placeholder",
+        _true("no_placeholder"),
+        ReasonCode.PLACEHOLDER_PRICE,
+        "Take the bars out at the source: nobody traded at them.",
     ),
     Check(
         "ohlc_order",
@@ -136,6 +149,57 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.PRICE_SCALE,
         "Look for bad prints or bars of another instrument at the named times.",
         "max_price_jump_ratio",
+        "times",
+    ),
+    Check(
+        "range_jumps",
+        "bars",
+        "jump_range_pct",
+        _at_most("jump_range_pct", lambda thresholds: thresholds.max_range_jump_pct),
+        ReasonCode.PRICE_SCALE,
+        "Look for bad prints or bars of another instrument at the named times.",
+        "max_range_jump_pct",
+        "% of the plausible range",
+    ),
+    Check(
+        "price_spikes",
+        "bars",
+        "spike_pct",
+        _at_most("spike_pct", lambda thresholds: thresholds.max_spike_pct),
+        ReasonCode.PRICE_SPIKE,
+        "Look at the named times in another source: a bad print has to go, a real one needs a looser max_spike_pct.",
+        "max_spike_pct",
+        "% of the price",
+    ),
+    Check(
+        "open_close_order",
+        "series",
+        "open_close_gap_ratio",
+        _at_most("open_close_gap_ratio", lambda thresholds: thresholds.max_open_close_gap_ratio),
+        ReasonCode.OPEN_CLOSE_SWAPPED,
+        "Check which column is the open and which the close, and that the bars are in time order.",
+        "max_open_close_gap_ratio",
+        "times",
+    ),
+    Check(
+        "identical_bars",
+        "bars",
+        "identical_bars",
+        _at_most("identical_bars", lambda thresholds: thresholds.max_identical_bars),
+        ReasonCode.FROZEN_FEED,
+        _SOURCE,
+        "max_identical_bars",
+        "bars in a row",
+    ),
+    Check(
+        "unchanged_prices",
+        "bars",
+        "unchanged_bars",
+        _at_most("unchanged_bars", lambda thresholds: thresholds.max_unchanged_bars),
+        ReasonCode.FROZEN_FEED,
+        _SOURCE,
+        "max_unchanged_bars",
+        "bars in a row",
     ),
     Check(
         "volume_valid",
@@ -153,6 +217,7 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.VOLUME_INVALID,
         "Use the contract that trades: bars without volume are quotes or padding.",
         "max_zero_volume_pct",
+        "% of the bars",
     ),
     Check(
         "duplicate_keys",
@@ -163,12 +228,56 @@ CHECKS: tuple[Check, ...] = (
         "Remove overlapping files; give the contract of each bar where a file holds several.",
     ),
     Check(
+        "one_contract",
+        "bars",
+        "alone",
+        _true("alone"),
+        ReasonCode.DUPLICATE_KEY,
+        "Ingest one contract, or let a continuous symbol be made of the contracts: one for each session.",
+    ),
+    Check(
+        "roll_order",
+        "series",
+        "backward_rolls",
+        _at_most("backward_rolls", lambda _: 0),
+        ReasonCode.ROLL_BACKWARD,
+        "Use a series that rolls once and forward: a roll by expiry (.c.), or contracts stitched here.",
+        unit="rolls back",
+    ),
+    Check(
+        "roll_steps",
+        "series",
+        "roll_step_pct",
+        _at_most("roll_step_pct", lambda thresholds: thresholds.max_roll_step_pct),
+        ReasonCode.ROLL_STEP_TOO_LARGE,
+        "Look at the named rolls: prices of another instrument or of another unit are the usual cause.",
+        "max_roll_step_pct",
+        "% of the price",
+    ),
+    Check(
+        "after_expiry",
+        "bars",
+        "minutes_after_expiry",
+        _at_most("minutes_after_expiry", lambda _: 0),
+        ReasonCode.CONTRACT_EXPIRED,
+        "Drop what comes after the last trade, and roll before it; import the definitions where the day was moved.",
+        unit="minutes after the last trade",
+    ),
+    Check(
         "time_grid",
         "bars",
         "on_time_grid",
         _true("on_time_grid"),
         ReasonCode.OFF_TIME_GRID,
         "Check --stamp, --tz and --schema.",
+    ),
+    Check(
+        "session_dates",
+        "bars",
+        "on_session_date",
+        _true("on_session_date"),
+        ReasonCode.NO_SESSION_DATE,
+        "Make daily bars of minute bars, session by session: a bar of a UTC day is none of a session.",
     ),
     Check(
         "outside_session",
@@ -178,6 +287,15 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.OUTSIDE_SESSION,
         "Check --stamp and --tz first: a shifted series shows exactly this.",
         "max_outside_session_pct",
+        "% of the bars",
+    ),
+    Check(
+        "not_yet_ended",
+        "bars",
+        "ended",
+        _true("ended"),
+        ReasonCode.BAR_NOT_ENDED,
+        "Check the zone of the stamps; judge again when the last bar has ended.",
     ),
     Check(
         "copied_sessions",
@@ -195,6 +313,7 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.SESSION_GAP,
         "Take the bars from a source that has them; where the exchange was closed, correct the calendar.",
         "max_gap_minutes",
+        "minutes",
     ),
     Check(
         "missing_time",
@@ -204,6 +323,7 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.TOO_MUCH_MISSING,
         "Use a more liquid contract or a longer bar.",
         "max_missing_pct",
+        "% of the open market",
     ),
     Check(
         "staleness",
@@ -213,6 +333,7 @@ CHECKS: tuple[Check, ...] = (
         ReasonCode.STALE_DATA,
         "Bring the bars up to the end; or name the range that they cover: an earlier end of the pull, or of the files.",
         "max_staleness_minutes",
+        "minutes",
     ),
 )
 
@@ -222,35 +343,41 @@ def run_suite(
 ) -> dict[str, Outcome]:
     """Ask great-expectations about every check; one outcome for each of ``checks``, whatever it answers."""
     outcomes: dict[str, Outcome] = {}
+    context = _context()
     for frame in dict.fromkeys(check.frame for check in checks):
         mine = [check for check in checks if check.frame == frame]
-        results = _validate(frame, measures, thresholds, mine)
+        results = _validate(context, frame, measures, thresholds, mine)
         for check in mine:
             outcomes[check.name] = _judge(check, results.get(check.name), measures.rows(frame))
     return outcomes
 
 
 def _validate(
-    frame: str, measures: Measures, thresholds: QualityThresholds, checks: Sequence[Check]
+    context: Any, frame: str, measures: Measures, thresholds: QualityThresholds, checks: Sequence[Check]
 ) -> dict[str, Mapping[str, Any]]:
     """Results by check name, as great-expectations' own JSON."""
     gx, library = _library()
     import pandas as pd
 
-    context = gx.get_context(mode="ephemeral", project_config=_in_memory())
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     suite = gx.ExpectationSuite(name=f"{frame}_quality")
     for check in checks:
         name, arguments = check.rule(thresholds)
         suite.add_expectation(getattr(library, name)(**arguments, meta={"check": check.name}))
     definition = (
-        context.data_sources.add_pandas("measures")
+        context.data_sources.add_pandas(f"{frame}_measures")
         .add_dataframe_asset(frame)
         .add_batch_definition_whole_dataframe("all")
     )
     batch = definition.get_batch({"dataframe": pd.DataFrame(measures.frames[frame])})
     validated = batch.validate(suite, result_format="SUMMARY")
     return {result.expectation_config.meta["check"]: result.to_json_dict() for result in validated.results}
+
+
+def _context() -> Any:
+    gx, _ = _library()
+    context = gx.get_context(mode="ephemeral", project_config=_in_memory())
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    return context
 
 
 def _library() -> tuple[Any, Any]:

@@ -2,14 +2,15 @@
 
 Each field names, in its ``looser`` metadata, the direction that makes the gate weaker, so that policy can refuse a
 value looser than its built-in bound. Checks without a threshold here (missing fields, prices that are no numbers, OHLC
-order, tick grid, plausible price range, duplicate keys, copied sessions) tolerate nothing and cannot be loosened.
+order, tick grid, plausible price range, duplicate keys, copied sessions, bars after expiry or of the future, and more)
+tolerate nothing and cannot be loosened. What each check measures and misses is in ``docs/reference/quality.md``.
 """
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SUITE_VERSION = "quality-1"
+SUITE_VERSION = "quality-2"
 """Version of the whole gate: measures, checks, sentinels. A verdict of another version does not count."""
 
 
@@ -53,4 +54,43 @@ class QualityThresholds(BaseModel):
         gt=1,
         description="Largest ratio between one bar's close and the next bar's open of the same contract.",
         json_schema_extra={"looser": "higher", "unit": "ratio"},
+    )
+    max_spike_pct: float = Field(
+        gt=0,
+        description="Furthest a bar's high or low may stand beyond both neighbours, in per cent of the price, where it "
+        "is also more than max_spike_ranges.",
+        json_schema_extra={"looser": "higher", "unit": "percent"},
+    )
+    max_spike_ranges: float = Field(
+        gt=0,
+        description="The same distance as a multiple of the median true range of the 30 bars before and after.",
+        json_schema_extra={"looser": "higher", "unit": "ranges"},
+    )
+    max_identical_bars: int = Field(
+        ge=1,
+        description="Longest run of bars of one contract with the same four prices and the same volume.",
+        json_schema_extra={"looser": "higher", "unit": "bars"},
+    )
+    max_unchanged_bars: int = Field(
+        ge=1,
+        description="Longest run of bars of one contract with the same four prices.",
+        json_schema_extra={"looser": "higher", "unit": "bars"},
+    )
+    max_open_close_gap_ratio: float = Field(
+        gt=0,
+        description="Largest ratio of the distance from close to next open to the distance from open to next close, "
+        "summed over a session or the series.",
+        json_schema_extra={"looser": "higher", "unit": "ratio"},
+    )
+    max_range_jump_pct: float = Field(
+        gt=0,
+        description="Largest difference between one bar's close and the next bar's open, in per cent of the plausible "
+        "range, in an instrument that may trade below zero.",
+        json_schema_extra={"looser": "higher", "unit": "percent"},
+    )
+    max_roll_step_pct: float = Field(
+        gt=0,
+        description="Largest difference between the last close of a contract and the first open of the next, in per "
+        "cent of the price.",
+        json_schema_extra={"looser": "higher", "unit": "percent"},
     )
