@@ -9,13 +9,13 @@ from typing import Any
 
 import dagster as dg
 
+from assets.market_events import bars_event, check_event, findings_table, summary_of, verdict_event
 from assets.partitions import SERIES, series_check
 from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from resources.lab import (
     LabResource,
     event_metadata,
-    markdown_table,
     reasons_as_failures,
     reasons_table,
     run_trace_id,
@@ -137,7 +137,6 @@ def bars(
     context: dg.AssetExecutionContext, config: BarsConfig, lab: LabResource
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Pull or ingest one series, then compare the proof with the request log."""
-    from assets.market_events import bars_event
     from blaid_pipelines.lab.evidence import check_proof
     from blaid_pipelines.lab.portrait import portrait_of
     from blaid_pipelines.lab.series import ingest_series, pull_series
@@ -191,34 +190,21 @@ def quality_verdict(
     context: dg.AssetExecutionContext, config: VerdictConfig, lab: LabResource
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Judge one snapshot. A FAIL is materialized too; a judge that raises leaves every check UNKNOWN."""
+    from blaid_pipelines.lab.portrait import portrait_of
     from blaid_pipelines.lab.series import judge_series
+    from blaid_pipelines.market.lake.snapshots import get_snapshot
 
     trace_id = run_trace_id(context.run)
     try:
         with reasons_as_failures(), lab.open() as opened:
             snapshot_id = config.snapshot_id or _snapshot_to_judge(context, opened, config.data_schema)
             verdict = judge_series(opened, snapshot_id, trace_id=trace_id)
+            drawn = portrait_of(opened, get_snapshot(opened.store, snapshot_id))
     except Exception as error:
         yield from _unknown(error)
         raise
-    yield dg.MaterializeResult(
-        metadata=event_metadata(
-            {
-                "status": verdict.status,
-                "snapshot_id": verdict.snapshot_id,
-                "content_hash": verdict.content_hash,
-                "policy_hash": verdict.policy_hash,
-                "suite_version": verdict.suite_version,
-                "verdict_id": str(verdict.id),
-                "trace_id": verdict.trace_id,
-                "checks_passed": sum(check["status"] == "PASS" for check in verdict.checks),
-                "checks_not_passed": sum(check["status"] != "PASS" for check in verdict.checks),
-                "reason_codes": [str(reason["code"]) for reason in verdict.reasons] or None,
-                "reasons": _findings(verdict.checks),
-                "dagster_run_id": context.run.run_id,
-            }
-        )
-    )
+    shown = {**verdict_event(verdict, drawn), "dagster_run_id": context.run.run_id}
+    yield dg.MaterializeResult(metadata=event_metadata(shown))
     yield from verdict_checks(verdict.status, verdict.checks, verdict.reasons)
 
 
@@ -245,42 +231,21 @@ def verdict_checks(
     by_name |= {str(check["name"]): check for check in checks}
     for name in QUALITY_CHECKS:
         check = by_name[name]
-        reason = check.get("reason") or {}
-        shown = {
-            "status": check["status"],
-            "error_code": reason.get("code"),
-            "found": reason.get("message"),
-            "what_to_do": reason.get("suggested_fix"),
-            "numbers": check.get("numbers") or None,
-        }
         yield dg.AssetCheckResult(
             check_name=name,
             asset_key="quality_verdict",
             passed=check["status"] == "PASS",
             severity=dg.AssetCheckSeverity.ERROR,
-            metadata=event_metadata(shown),
+            description=summary_of(check),
+            metadata=event_metadata(check_event(check)),
         )
     yield dg.AssetCheckResult(
         check_name=VERDICT_CHECK,
         asset_key="quality_verdict",
         passed=status == "PASS" and not reasons and all(check["status"] == "PASS" for check in by_name.values()),
         severity=dg.AssetCheckSeverity.ERROR,
-        metadata=event_metadata({"status": status, "reasons": _findings(list(by_name.values()))}),
+        metadata=event_metadata({"status": status, "reasons": findings_table(list(by_name.values()))}),
     )
-
-
-def _findings(checks: Sequence[Mapping[str, Any]]) -> dg.MetadataValue | None:
-    """What the gate found, a line for each check that did not pass; None where all passed."""
-    rows = []
-    for check in checks:
-        if check["status"] != "PASS":
-            reason = check.get("reason") or {}
-            numbers = {name: value for name, value in (check.get("numbers") or {}).items() if name != "symbol"}
-            said = ", ".join(f"{name} {value}" for name, value in numbers.items())
-            what = (reason.get("code"), reason.get("message"), said, reason.get("suggested_fix"))
-            rows.append((check["name"], check["status"], *what))
-    columns = ("check", "status", "code", "what was found", "in numbers", "what to do")
-    return markdown_table(columns, rows) if rows else None
 
 
 def check_result(name: str, reasons: list[Reason], numbers: dict[str, Any]) -> dg.AssetCheckResult:

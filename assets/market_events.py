@@ -5,6 +5,7 @@ Pictures and tables first, numbers that Dagster plots over the runs next, ids an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,6 +16,7 @@ from resources.lab import day_of, markdown_table, picture
 if TYPE_CHECKING:
     from blaid_pipelines.lab.portrait import Portrait
     from blaid_pipelines.lab.series import SeriesOutcome
+    from blaid_pipelines.store.tables import QualityVerdict
 
 PROOF = ("trace_id", "request_ids", "snapshot_id", "content_hash", "policy_hash")
 
@@ -32,11 +34,18 @@ def bars_event(outcome: SeriesOutcome, portrait: Portrait) -> dict[str, Any]:
         "first_and_last_bars": markdown_table(
             ("opens, UTC", "contract", "open", "high", "low", "close", "volume"), portrait.bars
         ),
+        "rolls": rolls_table(portrait),
         "dagster/row_count": snapshot.bar_count,
         "missing_pct": portrait.missing_pct,
         **values,
         **proof,
     }
+
+
+def rolls_table(portrait: Portrait) -> dg.MetadataValue | None:
+    """Where the series goes over to another contract, and how prices step there; None where it does not."""
+    columns = ("first bar, UTC", "from", "to", "step", "ticks", "seen")
+    return markdown_table(columns, portrait.rolls) if portrait.rolls else None
 
 
 def series_pictures(portrait: Portrait) -> dict[str, dg.MetadataValue | None]:
@@ -56,3 +65,65 @@ def series_pictures(portrait: Portrait) -> dict[str, dg.MetadataValue | None]:
             f"at most {missing[worst]:g} minutes without a bar, in session {days[worst]}",
         ),
     }
+
+
+def verdict_event(verdict: QualityVerdict, portrait: Portrait) -> dict[str, Any]:
+    """The metadata of one materialization of ``quality_verdict``: what was found first, every check below."""
+    passed = sum(check["status"] == "PASS" for check in verdict.checks)
+    rows = [(check["name"], check["status"], summary_of(check)) for check in verdict.checks]
+    return {
+        "status": verdict.status,
+        "findings": findings_table(verdict.checks),
+        "missing_minutes": series_pictures(portrait)["missing_minutes"],
+        "checks": markdown_table(("check", "status", "what was found"), rows),
+        "checks_passed": passed,
+        "checks_not_passed": len(verdict.checks) - passed,
+        "reason_codes": [str(reason["code"]) for reason in verdict.reasons] or None,
+        "suite_version": verdict.suite_version,
+        "verdict_id": str(verdict.id),
+        "trace_id": verdict.trace_id,
+        "snapshot_id": verdict.snapshot_id,
+        "content_hash": verdict.content_hash,
+        "policy_hash": verdict.policy_hash,
+    }
+
+
+def check_event(check: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of one check of the gate. Numbers stand by themselves, so that Dagster plots them over the runs."""
+    reason = check.get("reason") or {}
+    numbers = dict(check.get("numbers") or {})
+    summary = numbers.pop("summary", None)
+    plotted = {
+        name: float(value)
+        for name, value in numbers.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    rest = {name: value for name, value in numbers.items() if name not in plotted and name != "symbol"}
+    return {
+        "status": check["status"],
+        "found": summary,
+        "error_code": reason.get("code"),
+        "refused_because": reason.get("message"),
+        "what_to_do": reason.get("suggested_fix"),
+        **plotted,
+        "details": rest or None,
+    }
+
+
+def summary_of(check: Mapping[str, Any]) -> str | None:
+    """What a check found, in a sentence; None where it reports nothing."""
+    summary = (check.get("numbers") or {}).get("summary")
+    return None if summary is None else str(summary)
+
+
+def findings_table(checks: Sequence[Mapping[str, Any]]) -> dg.MetadataValue | None:
+    """What the gate refuses, a line for each check that did not pass; None where all passed."""
+    rows = []
+    for check in checks:
+        if check["status"] != "PASS":
+            reason = check.get("reason") or {}
+            numbers = check.get("numbers") or {}
+            where = numbers.get("first_at") or numbers.get("sessions") or []
+            found = (summary_of(check), ", ".join(str(place) for place in where))
+            rows.append((check["name"], reason.get("code") or check["status"], *found, reason.get("suggested_fix")))
+    return markdown_table(("check", "code", "what was found", "first at", "what to do"), rows) if rows else None

@@ -169,7 +169,7 @@ def _report_instruments(instance: dg.DagsterInstance, store: Store) -> None:
 
     if instance.get_latest_materialization_event(dg.AssetKey("instruments")) is None:
         symbols = [spec.symbol for spec in list_instruments(store)]
-        metadata = {"instruments": len(symbols), "symbols": dg.MetadataValue.json(symbols)}
+        metadata: dict[str, Any] = {"instruments": len(symbols), "symbols": dg.MetadataValue.json(symbols)}
         instance.report_runless_asset_event(dg.AssetMaterialization("instruments", metadata=metadata))
 
 

@@ -5,6 +5,7 @@ For event pages and tables. Nothing is judged here: the quality gate has its own
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from blaid_pipelines.market.bars import DAY_NS, MINUTE_NS, Bars, bar_nanos, from_ns, price, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument
 from blaid_pipelines.market.lake.snapshots import load_bars
+from blaid_pipelines.market.rolls import RollStep, rolls_of
 from blaid_pipelines.market.sessions import load_sessions
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ class Portrait:
 
     ``expected_minutes`` and ``absent_minutes`` count the whole range, sessions without any bar included.
 
-    ``bars`` are the first and the last few as rows of (time, contract, open, high, low, close, volume).
+    ``bars`` are the first and the last few as rows of (time, contract, open, high, low, close, volume); ``rolls`` rows
+    of (time, from, to, step of the price, step in ticks, basis).
     """
 
     session_dates: list[int]
@@ -37,6 +40,7 @@ class Portrait:
     expected_minutes: float
     absent_minutes: float
     bars: list[tuple[Any, ...]]
+    rolls: list[tuple[Any, ...]]
 
     @property
     def missing_pct(self) -> float | None:
@@ -44,8 +48,18 @@ class Portrait:
         return 100.0 * self.absent_minutes / self.expected_minutes if self.expected_minutes else None
 
 
-def portrait(bars: Bars, spec: InstrumentSpec, duration_ns: int, start_ns: int, end_ns: int) -> Portrait:
-    """The portrait of ``bars`` of ``[start_ns, end_ns)``. Bars outside of all sessions are left out of the lists."""
+def portrait(
+    bars: Bars,
+    spec: InstrumentSpec,
+    duration_ns: int,
+    start_ns: int,
+    end_ns: int,
+    steps: Sequence[RollStep] | None = None,
+) -> Portrait:
+    """The portrait of ``bars`` of ``[start_ns, end_ns)``. Bars outside of all sessions are left out of the lists.
+
+    ``steps`` are roll steps that were seen at the same time in both contracts.
+    """
     bars = bars.ordered()
     sessions = load_sessions(spec.session, start_ns, end_ns)
     slots, owner, market_ns = sessions.expected_slots(start_ns, end_ns, duration_ns)
@@ -67,6 +81,7 @@ def portrait(bars: Bars, spec: InstrumentSpec, duration_ns: int, start_ns: int, 
         expected_minutes=float(market_ns.sum()) / MINUTE_NS,
         absent_minutes=float(missing.sum()),
         bars=_rows(bars),
+        rolls=[_roll(step, spec) for step in rolls_of(bars, steps)],
     )
 
 
@@ -75,7 +90,15 @@ def portrait_of(lab: LabContext, snapshot: Snapshot) -> Portrait:
     bars = load_bars(lab.store, lab.lake, snapshot)
     spec = get_instrument(lab.store, snapshot.instrument)
     span = to_ns(snapshot.range_start), to_ns(snapshot.range_end)
-    return portrait(bars, spec, bar_nanos(snapshot.schema), *span)
+    known = [RollStep.from_json(value) for value in snapshot.provenance.get("rolls", [])]
+    return portrait(bars, spec, bar_nanos(snapshot.schema), *span, known)
+
+
+def _roll(step: RollStep, spec: InstrumentSpec) -> tuple[Any, ...]:
+    at = from_ns(step.ts_ns).strftime("%Y-%m-%d %H:%M")
+    nanos = step.step_nanos
+    size = (None, None) if nanos is None else (price(nanos), nanos / spec.tick_nanos)
+    return (at, step.from_contract, step.to_contract, *size, step.basis.replace("_", " "))
 
 
 def _rows(bars: Bars) -> list[tuple[Any, ...]]:

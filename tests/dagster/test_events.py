@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from assets.lab_events import SHOWN
 from assets.market import verdict_checks
+from assets.market_events import check_event, findings_table, summary_of
 from blaid_pipelines.lab.status import deciding_gate
 from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
 from blaid_pipelines.market.gate.suite import CHECKS
@@ -96,3 +98,27 @@ def test_diagnostics_show_the_headline_and_say_where_the_rest_is() -> None:
 def test_a_table_keeps_its_columns_whatever_a_cell_holds() -> None:
     table = markdown_table(("a", "b"), [("x|y", None), ("two\nlines", 0.1 + 0.2)])
     assert table.value == "| a | b |\n| --- | --- |\n| x\\|y |  |\n| two lines | 0.3 |"
+
+
+def test_a_check_explains_itself_and_its_numbers_can_be_plotted() -> None:
+    numbers = {"summary": "worst 12 minutes at session 20240115, 30 allowed", "symbol": "MES", "worst": 12.0}
+    numbers |= {"max_gap_minutes": 30, "worst_at": "session 20240115"}
+    check = {"name": "session_gaps", "status": "PASS", "numbers": numbers, "reason": None}
+    shown = event_metadata(check_event(check))
+    assert shown["found"].value == numbers["summary"] == summary_of(check)
+    assert (shown["worst"].value, shown["max_gap_minutes"].value) == (12.0, 30.0)
+    assert all(isinstance(shown[name], dg.FloatMetadataValue) for name in ("worst", "max_gap_minutes"))
+    assert shown["details"].value == {"worst_at": "session 20240115"}
+
+
+def test_findings_name_what_was_refused_where_and_what_to_do() -> None:
+    reason = {"code": "SESSION_GAP", "message": "MES: holes", "suggested_fix": "Pull again.", "numbers": {}}
+    numbers = {"summary": "worst 45 minutes, 30 allowed", "sessions": [20240115, 20240116]}
+    failed = {"name": "session_gaps", "status": "FAIL", "numbers": numbers, "reason": reason}
+    passed = {"name": "bar_count", "status": "PASS", "numbers": {"summary": "fine"}, "reason": None}
+    table = findings_table([passed, failed])
+    assert table is not None
+    assert str(table.value).splitlines()[2:] == [
+        "| session_gaps | SESSION_GAP | worst 45 minutes, 30 allowed | 20240115, 20240116 | Pull again. |"
+    ]
+    assert findings_table([passed]) is None
