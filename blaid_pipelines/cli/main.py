@@ -24,13 +24,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("blaid_pipelines.cli.lifecycle:doctor", "Say what is wrong with an installation and how to mend it."),
     "demo": ("blaid_pipelines.cli.demo:demo", "Run the main job end to end against the sandbox gateway."),
     "pull": ("blaid_pipelines.cli.pull:pull", "Pull bars from Databento into the lake, through the quality gate."),
-    "ingest": ("blaid_pipelines.cli.ingest:ingest", "Take bars from files (DBN, Parquet, CSV) through the gate."),
+    "ingest": ("blaid_pipelines.cli.ingest:ingest", "Take bars or trades from files (DBN, Parquet, CSV, LEAN)."),
+    "contracts": ("blaid_pipelines.cli.contracts:contracts", "Import and list contract definitions, open interest."),
+    "rolls": ("blaid_pipelines.cli.rolls:rolls", "Show when contracts roll, and where a series in the lake rolled."),
+    "lake": ("blaid_pipelines.cli.lake:lake", "Show what the lake holds, and remove what nothing cites."),
     "bot": ("blaid_pipelines.cli.bot:bot", "Create and list bots."),
     "backtest": ("blaid_pipelines.cli.research:backtest", "Backtest, diagnose, score and judge one bot."),
     "reproduce": ("blaid_pipelines.cli.research:reproduce", "Run a recorded session again and compare bit for bit."),
     "explain": ("blaid_pipelines.cli.research:explain", "Show why a bot is or is not promoted, with all evidence."),
     "status": ("blaid_pipelines.cli.research:status", "Show bots, decisions and the proof of use."),
     "sandbox": ("blaid_pipelines.cli.sandbox:sandbox", "Serve the Databento and Massive protocols on loopback."),
+    "docs": ("blaid_pipelines.cli.docs:docs", "Serve the docs of the warehouse on loopback."),
     "sql": ("blaid_pipelines.cli.sql:sql", "Query the warehouse."),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 
-from blaid_pipelines.market.bars import MINUTE_NS, to_ns
+from blaid_pipelines.market.bars import DAY_NS, MINUTE_NS, to_ns
 from blaid_pipelines.market.hours import HOURS, REGULAR_CLOSE
 from blaid_pipelines.market.sessions import CHICAGO, Sessions, load_sessions
 from blaid_pipelines.reasons import ReasonCode, Refused, StopAndFix
@@ -197,7 +200,43 @@ def test_january_2024_of_the_euro_has_no_bar_outside_and_every_long_gap_is_a_bre
     sessions = load_sessions(FX, int(opens[0]), int(opens[-1]) + MINUTE_NS)
     assert sessions.is_open(opens).all()
     slots, _, _ = sessions.expected_slots(int(opens[0]), int(opens[-1]) + MINUTE_NS, MINUTE_NS)
-    missing = np.setdiff1d(slots, opens)
-    runs = np.diff(np.flatnonzero(np.concatenate([[True], np.diff(missing) != MINUTE_NS, [True]])))
-    assert len(slots) - len(opens) == len(missing)
-    assert int(runs.max()) < 30, "no stretch of open market without trades is longer than half an hour"
+    assert longest_hole(opens, slots) < 30
+
+
+def longest_hole(times: np.ndarray[Any, Any], slots: np.ndarray[Any, Any]) -> int:
+    """Minutes of the longest stretch of open market without a bar."""
+    missing = np.setdiff1d(slots, times)
+    edges = np.flatnonzero(np.concatenate([[True], np.diff(missing) != MINUTE_NS, [True]]))
+    return int(np.diff(edges).max()) if len(missing) else 0
+
+
+@pytest.mark.real_data
+def test_sixteen_days_of_es_have_no_bar_outside_and_no_hole(real_data: Path) -> None:
+    """2013 with its halt and its close at 16:15, 2020 with its halt: whole UTC days of the lead contract."""
+    bars = 0
+    for archive in sorted((real_data / "lean_es" / "minute").glob("*.zip")):
+        midnight = to_ns(datetime.strptime(archive.name[:8], "%Y%m%d").replace(tzinfo=UTC))
+        with zipfile.ZipFile(archive) as opened:
+            days = []
+            for name in opened.namelist():
+                with opened.open(name) as file:
+                    table = pacsv.read_csv(file, pacsv.ReadOptions(autogenerate_column_names=True))
+                days.append(midnight + table.column(0).to_numpy().astype(np.int64) * 1_000_000)
+        lead = max(days, key=len)
+        sessions = load_sessions(EQUITY, midnight, midnight + DAY_NS)
+        slots, _, _ = sessions.expected_slots(midnight, midnight + DAY_NS, MINUTE_NS)
+        assert all(sessions.is_open(times).all() for times in days)
+        assert longest_hole(lead, slots) <= 5, archive.name
+        bars += len(lead)
+    assert bars > 18_000
+
+
+@pytest.mark.real_data
+def test_labor_day_2013_is_explained(real_data: Path) -> None:
+    table = pq.read_table(real_data / "es_ticks" / "es_1m_derived.parquet")
+    index = pd.DatetimeIndex(table.column("DateTime").to_pandas()).tz_localize("America/Chicago").as_unit("ns")
+    times = np.asarray(index.asi8, np.int64)
+    sessions = load_sessions(EQUITY, int(times[0]), int(times[-1]) + MINUTE_NS)
+    slots, _, _ = sessions.expected_slots(int(times[0]), int(times[-1]) + MINUTE_NS, MINUTE_NS)
+    assert sessions.is_open(times).all()
+    assert longest_hole(times, slots) <= 10
