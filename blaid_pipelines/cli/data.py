@@ -76,7 +76,11 @@ def _print_series(
                 "reasons": reasons,
                 "checks": [] if verdict is None else verdict.checks,
                 "request_ids": metadata.get("request_ids", []),
+                "quoted_usd": metadata.get("quoted_usd"),
                 "cost_usd": metadata.get("cost_usd"),
+                "spent_today_usd": metadata.get("spent_today_usd"),
+                "months_pulled": metadata.get("months_pulled"),
+                "data_ends_at": metadata.get("data_ends_at"),
                 "bars_pulled": metadata.get("bars_pulled"),
                 "trace_id": metadata.get("trace_id"),
                 "run_id": run_id,
@@ -95,8 +99,19 @@ def _print_series(
         ("quality", quality),
         ("bots read", "this snapshot" if current else "another, wider snapshot of this series"),
     ]
+    stands_in_for = snapshot.provenance.get("fallback_for")
+    if stands_in_for:
+        rows.append(("stands in for", f"{stands_in_for['source']}, which failed: {stands_in_for['code']}"))
     if metadata.get("cost_usd") is not None:
-        rows.append(("cost", f"{metadata['cost_usd']:.4f} USD, {metadata['bars_pulled']:,} bars pulled now"))
+        quoted = metadata.get("quoted_usd")
+        before = "" if quoted is None else f" (quoted {quoted:.4f})"
+        rows.append(("cost", f"{metadata['cost_usd']:.4f} USD{before}, {metadata['bars_pulled']:,} bars pulled now"))
+    if metadata.get("spent_today_usd") is not None:
+        rows.append(
+            ("spent today", f"{metadata['spent_today_usd']:.4f} of {metadata['budget_usd_per_day']:.2f} USD a day")
+        )
+    if metadata.get("data_ends_at"):
+        rows.append(("data ends", f"the provider has nothing after {metadata['data_ends_at']}"))
     print_table(f"{snapshot.symbol} {snapshot.schema}", ("what", "value"), rows)
     if quality != "PASS":
         click.echo("Quarantined: no backtest will use this snapshot.")

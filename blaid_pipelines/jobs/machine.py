@@ -29,6 +29,7 @@ class JobType(StrEnum):
     """What a job does."""
 
     DATA_PULL = "DATA_PULL"
+    DATA_QUOTE = "DATA_QUOTE"
     DATA_INGEST = "DATA_INGEST"
     INSTRUMENT_CHECK = "INSTRUMENT_CHECK"
     CONTRACT_IMPORT = "CONTRACT_IMPORT"

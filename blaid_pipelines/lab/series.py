@@ -6,7 +6,8 @@ the metadata that proves what was used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, TypeVar
@@ -18,17 +19,21 @@ from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.jobs.liveness import claim
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, end_dead_jobs, move_job
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.fallback import pull_or_fall_back
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
 from blaid_pipelines.market.gate.quality import judge
 from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
 from blaid_pipelines.market.lake.snapshots import current_head, get_snapshot
 from blaid_pipelines.market.purchase.budget import PROVIDER
-from blaid_pipelines.market.purchase.pull import PullRequest, PullResult, pull
+from blaid_pipelines.market.purchase.plan import PullPlan
+from blaid_pipelines.market.purchase.pull import PullRequest, PullResult, quote_pull
 from blaid_pipelines.proof.recorder import CallContext
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BotJob, QualityVerdict, Snapshot
 
 Result = TypeVar("Result")
+
+_watchers: list[Callable[[str], None]] = []
 
 
 def parse_instant(name: str, value: str | None) -> datetime:
@@ -77,6 +82,15 @@ class SeriesOutcome:
 
 
 @dataclass(frozen=True)
+class PullQuote:
+    """What a pull would buy (None: nothing is missing), with the calls that were asked for it."""
+
+    trace_id: str
+    request_ids: list[UUID]
+    plan: PullPlan | None
+
+
+@dataclass(frozen=True)
 class InstrumentsOutcome:
     """What a check of instruments found: contracts looked at by series, differences (none: all agree), calls."""
 
@@ -84,6 +98,16 @@ class InstrumentsOutcome:
     contracts: dict[str, list[str]]
     reasons: list[Reason]
     request_ids: list[UUID]
+
+
+@contextmanager
+def watching_pulls(watcher: Callable[[str], None]) -> Iterator[None]:
+    """Tell ``watcher`` the progress of every pull of this process inside the block, also of one that a job makes."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 def pull_series(
@@ -95,17 +119,54 @@ def pull_series(
 ) -> SeriesOutcome:
     """Pull what is missing of a series and snapshot the whole range, as one DATA_PULL job."""
 
+    def say(text: str) -> None:
+        for listener in ([] if progress is None else [progress]) + _watchers:
+            listener(text)
+
     def work(context: CallContext) -> PullResult:
-        return pull(lab.store, lab.settings, lab.recorder, lab.policy.budgets.data, context, request, progress)
+        return pull_or_fall_back(lab, context, request, say)
 
     trace_id, result = as_job(lab, JobType.DATA_PULL, work, dagster_run_id)
-    extra = {
+    budget = lab.policy.budgets.data
+    extra: dict[str, Any] = {
+        "quoted_usd": float(result.quoted_usd),
         "cost_usd": float(result.cost_usd),
+        "spent_today_usd": None if result.spent_today_usd is None else float(result.spent_today_usd),
+        "budget_usd_per_pull": float(budget.max_cost_usd_per_pull),
+        "budget_usd_per_day": float(budget.max_cost_usd_per_day),
         "bars_pulled": result.bars_pulled,
+        "months_pulled": result.months_pulled,
+        "months_recovered": result.months_recovered,
         "ranges_pulled": [[start.isoformat(), end.isoformat()] for start, end in result.missing_ranges],
         "segments_reused": result.reused_segments,
+        "data_ends_at": None if result.ends_at is None else result.ends_at.isoformat(),
+        "source": result.snapshot.provenance["source"],
+        "fallback_for": result.snapshot.provenance.get("fallback_for"),
     }
     return _outcome(lab, trace_id, result.snapshot, list(result.request_ids), extra)
+
+
+def quote_series(lab: LabContext, request: PullRequest) -> PullQuote:
+    """What a pull would buy now and what that would cost, as one DATA_QUOTE job of free calls. Buys nothing."""
+
+    def work(context: CallContext) -> tuple[PullPlan | None, list[UUID]]:
+        return quote_pull(
+            lab.store,
+            lab.settings,
+            lab.recorder,
+            lab.policy.budgets.data,
+            context,
+            request,
+            limits=lab.policy.pulls,
+            attempts=_attempts(lab),
+        )
+
+    trace_id, (plan, request_ids) = as_job(lab, JobType.DATA_QUOTE, work, None)
+    return PullQuote(trace_id, request_ids, plan)
+
+
+def _attempts(lab: LabContext) -> int:
+    return lab.policy.stages.LAB.retry_limits.provider_attempts
 
 
 def ingest_series(lab: LabContext, request: IngestRequest, *, dagster_run_id: str | None = None) -> SeriesOutcome:
@@ -144,7 +205,9 @@ def check_instruments(
     def work(context: CallContext) -> list[DefinitionCheck]:
         budget = lab.policy.budgets.data
         return [
-            check_definitions(lab.store, lab.settings, lab.recorder, budget, context, symbol, day)
+            check_definitions(
+                lab.store, lab.settings, lab.recorder, budget, context, symbol, day, attempts=_attempts(lab)
+            )
             for symbol, day in days.items()
         ]
 

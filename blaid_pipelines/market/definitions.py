@@ -15,7 +15,7 @@ from uuid import UUID
 from blaid_pipelines.market.bars import to_ns
 from blaid_pipelines.market.instruments import cross_check, get_instrument
 from blaid_pipelines.market.purchase.budget import price_spans, purchase_lock
-from blaid_pipelines.market.purchase.pull import PullRequest, utc_now
+from blaid_pipelines.market.purchase.pull import DEFAULT_ATTEMPTS, PullRequest, utc_now
 from blaid_pipelines.reasons import Reason, ReasonCode
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def check_definitions(
     day: date,
     dataset: str = "GLBX.MDP3",
     clock: Callable[[], datetime] = utc_now,
+    *,
+    attempts: int = DEFAULT_ATTEMPTS,
 ) -> DefinitionCheck:
     """Fetch the definitions behind ``symbol`` on a UTC day and compare each outright with our row.
 
@@ -56,7 +58,7 @@ def check_definitions(
     spec = get_instrument(store, symbol)
     start = datetime.combine(day, time(), UTC)
     end = start + timedelta(days=1)
-    client = DatabentoHistorical(settings, recorder, context)
+    client = DatabentoHistorical(settings, recorder, context, max_attempts=attempts)
     request = PullRequest(symbol, start, end, schema="definition", dataset=dataset)
     with purchase_lock(store):
         [cost] = price_spans(store, client, budget, request, [(to_ns(start), to_ns(end))], clock)
