@@ -65,18 +65,18 @@ def _checks() -> list[dg.AssetCheckSpec]:
 def build_warehouse(
     context: dg.AssetExecutionContext, lab: LabResource
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Export, build and test in a folder of its own, then publish."""
-    from blaid_pipelines.lab.warehouse import export_tables, open_build, publish
+    """Export, build, test and document in a folder of its own, then publish."""
+    from blaid_pipelines.lab.warehouse import coverage_cache, dbt_cache, export_tables, open_build, publish
 
     with lab.open() as opened, open_build(opened.settings, datetime.now(UTC), context.run.run_id) as build:
-        exported = export_tables(opened.store, opened.lake, build)
+        exported = export_tables(opened.store, opened.lake, build, coverage_cache(opened.settings))
         context.log.info(f"exported {exported}")
-        outcome = dbt_build(build.database, build.tables, build.folder / "dbt")
+        outcome = dbt_build(build.folder, dbt_cache(opened.settings))
         yield from _checks_of(outcome)
         _require_success(outcome)
         rows = _row_counts(build.database)
         size = build.database.stat().st_size
-        published = publish(opened.settings, build)
+        published = publish(opened.settings, build, outcome.docs)
     # Reported once it is published, in the order in which dbt built: dependencies first.
     folders = {model.name: model.folder for model in read_project().models}
     for name, result in outcome.results.items():
@@ -106,6 +106,8 @@ def _require_success(outcome: DbtOutcome) -> None:
         model.name: outcome.status(model.name) for model in project.models if outcome.status(model.name) != "success"
     }
     bad |= {test.name: outcome.status(test.name) for test in project.tests if outcome.status(test.name) != "pass"}
+    if outcome.returncode == 0 and outcome.docs is None:
+        bad["docs"] = "missing"
     if outcome.returncode != 0 or bad:
         raise StopAndFix(
             Reason(

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     massive_url_setting: str | None = Field(default=None, alias="BLAID_MASSIVE_URL")
     sandbox_port: int = Field(default=8790, ge=1, le=65535, alias="BLAID_SANDBOX_PORT")
     webserver_port: int = Field(default=3000, ge=1, le=65535, alias="BLAID_WEBSERVER_PORT")
+    docs_port: int = Field(default=3001, ge=1, le=65535, alias="BLAID_DOCS_PORT")
     allow_sim_fallback: bool = Field(default=False, alias="ALLOW_SIM_FALLBACK")
 
     @field_validator("home", "lake_path", "policy_path")

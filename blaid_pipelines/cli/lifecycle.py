@@ -47,7 +47,7 @@ def init(as_json: bool) -> None:
 )
 @json_option
 def up(workspace: Path | None, as_json: bool) -> None:
-    """Start Postgres, the Dagster webserver and daemon on loopback, and wait until they answer.
+    """Start Postgres, the Dagster webserver and daemon and the warehouse's docs on loopback; wait until they answer.
 
     In the sandbox world the sandbox gateway starts too, unless BLAID_DATABENTO_URL names another one. The processes
     go on in the background; `blaid down` stops them. A second `up` on one data folder is refused.
@@ -61,7 +61,7 @@ def up(workspace: Path | None, as_json: bool) -> None:
         return
     rows = [(p.name, p.pid, p.url or "", p.log or "") for p in found if p.state == "running"]
     print_table("Up", ["process", "pid", "address", "log"], rows, right=["pid"])
-    note("Open the Dagster address in a browser. Stop everything with `blaid down`.")
+    note("Open the Dagster address in a browser; `docs` explains the marts. Stop everything with `blaid down`.")
 
 
 @click.command()

@@ -2,9 +2,9 @@
 
 A build happens in a folder of its own under ``warehouse/builds``: tables as Parquet, then ``warehouse.duckdb``, which
 dbt makes and tests (``assets.marts`` calls it; nothing here knows dbt or Dagster). Only a tested file is published:
-moved to ``warehouse/versions/<version>.duckdb``, then the link ``warehouse/warehouse.duckdb`` is replaced in one
-rename. Readers resolve the link and open the versioned path, so a reader never waits and never sees half a build. One
-writer at a time.
+moved to ``warehouse/versions/<version>.duckdb``, its page of docs beside it as ``<version>.html``, then the link
+``warehouse/warehouse.duckdb`` is replaced in one rename. Readers resolve the link and open the versioned path, so a
+reader never waits, never sees half a build, and finds the docs of the very file. One writer at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,8 @@ from sqlalchemy import Boolean, Connection, Date, Float, Integer, Numeric, Table
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
-from blaid_pipelines.backtest.ledger import TRADE_SCHEMA
+from blaid_pipelines.backtest.ledger import EQUITY_SCHEMA, TRADE_SCHEMA
+from blaid_pipelines.lab.coverage import head_coverage
 from blaid_pipelines.reasons import Reason, ReasonCode, RetryLater, StopAndFix
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import Store
@@ -38,25 +39,45 @@ from blaid_pipelines.store.tables import (
     Base,
     Bot,
     BotStageEvent,
+    ContractDay,
+    ContractDefinition,
     Instrument,
+    InstrumentCost,
+    InstrumentMargin,
+    LakeRemoval,
+    LakeSegment,
     PromotionDecision,
     ProviderRequest,
     QualityVerdict,
+    Reconciliation,
+    SeriesHead,
     Snapshot,
 )
 
 LINK = "warehouse.duckdb"
 EXPORTED: tuple[type[Base], ...] = (
     Instrument,
+    InstrumentCost,
+    InstrumentMargin,
+    ContractDefinition,
+    ContractDay,
     Bot,
     BotStageEvent,
+    LakeSegment,
+    LakeRemoval,
     Snapshot,
+    SeriesHead,
     QualityVerdict,
+    Reconciliation,
     BacktestSession,
     AutonomyScore,
     PromotionDecision,
     ProviderRequest,
 )
+RESULTS = {"trades": TRADE_SCHEMA, "equity": EQUITY_SCHEMA}
+"""Kinds of result files that completed sessions name, with the columns of each."""
+COVERAGE = ("session_coverage", "snapshot_readings")
+"""Tables that are measured from the bars, not exported from Postgres."""
 BATCH_ROWS = 10_000
 
 
@@ -69,7 +90,7 @@ class WarehouseBuild:
 
     @property
     def tables(self) -> Path:
-        """Folder of ``<table>.parquet`` files and ``trade_files.json``."""
+        """Folder of ``<table>.parquet`` files, ``trades_files.json`` and ``equity_files.json``."""
         return self.folder / "tables"
 
     @property
@@ -119,43 +140,55 @@ def _writer_lock(path: Path, wait_s: float) -> Iterator[None]:
         yield
 
 
-def export_tables(store: Store, lake: Path, build: WarehouseBuild) -> dict[str, int]:
+def export_tables(store: Store, lake: Path, build: WarehouseBuild, cache: Path | None = None) -> dict[str, int]:
     """Write the exported tables to ``build.tables`` as one consistent picture; returns rows per table.
 
-    All tables are read in one repeatable-read transaction. Beside them goes ``trade_files.json``: the trade files that
-    completed sessions name. A file in the lake that no session names (of a run that died) is no evidence and stays out;
-    a named one that is gone raises :class:`StopAndFix` (SESSION_INCOMPLETE).
+    All tables are read in one repeatable-read transaction. Beside them go ``trades_files.json`` and
+    ``equity_files.json``, the result files that completed sessions name, and the coverage of every series' head
+    (``session_coverage``, ``snapshot_readings``; ``cache`` keeps it between builds). A result file that no session
+    names (of a run that died) is no evidence and stays out; a named one that is gone raises :class:`StopAndFix`
+    (SESSION_INCOMPLETE).
     """
     counts: dict[str, int] = {}
+    # Coverage first: a series whose head moves meanwhile shows without its minutes, never with those of another head.
+    coverage = head_coverage(store, lake, cache or build.folder / "coverage")
+    for name, table in zip(COVERAGE, (coverage.sessions, coverage.readings), strict=True):
+        pq.write_table(table, build.tables / f"{name}.parquet", compression="zstd")
+        counts[name] = table.num_rows
     with store.engine.connect() as raw:
         connection = raw.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
             for mapped in EXPORTED:
-                table = mapped.__table__
-                assert isinstance(table, Table)
-                counts[table.name] = _export(connection, table, build.tables / f"{table.name}.parquet")
-            named = connection.scalars(
-                select(BacktestSession.trades_path)
-                .where(BacktestSession.trades_path.is_not(None))
+                exported = mapped.__table__
+                assert isinstance(exported, Table)
+                counts[exported.name] = _export(connection, exported, build.tables / f"{exported.name}.parquet")
+            named = connection.execute(
+                select(BacktestSession.trades_path, BacktestSession.equity_path)
+                .where(BacktestSession.status == "COMPLETED")
                 .order_by(BacktestSession.created_at, BacktestSession.id)
             ).all()
-    paths = [str(path) for path in named]
-    missing = [path for path in paths if not (lake / path).is_file()]
+    _name_results(lake, build, {"trades": [row[0] for row in named], "equity": [row[1] for row in named]})
+    counts["trade_files"] = len(named)
+    return counts
+
+
+def _name_results(lake: Path, build: WarehouseBuild, named: Mapping[str, Sequence[str | None]]) -> None:
+    missing = [str(path) for paths in named.values() for path in paths if path is None or not (lake / path).is_file()]
     if missing:
         raise StopAndFix(
             Reason(
                 ReasonCode.SESSION_INCOMPLETE,
-                f"{len(missing)} trade files that sessions name are not in the lake",
+                f"{len(missing)} result files that sessions name are not in the lake",
                 "Restore the lake folder, or check BLAID_LAKE; a warehouse without them would be wrong.",
                 {"missing": missing[:20], "count": len(missing)},
             )
         )
-    # An empty file goes first: it fixes the columns, and a lake without trades is still a list of files.
-    empty = build.tables / "no_trades.parquet"
-    pq.write_table(pa.schema([("session_id", pa.string()), *TRADE_SCHEMA]).empty_table(), empty)
-    (build.tables / "trade_files.json").write_text(json.dumps([str(empty), *(str(lake / path) for path in paths)]))
-    counts["trade_files"] = len(paths)
-    return counts
+    for kind, schema in RESULTS.items():
+        # An empty file goes first: it fixes the columns, and a lake without results is still a list of files.
+        empty = f"no_{kind}.parquet"
+        pq.write_table(pa.schema([("session_id", pa.string()), *schema]).empty_table(), build.tables / empty)
+        files = [f"{build.tables.name}/{empty}", *(str(lake / str(path)) for path in named[kind])]
+        (build.tables / f"{kind}_files.json").write_text(json.dumps(files))
 
 
 def _export(connection: Connection, table: Table, target: Path) -> int:
@@ -199,18 +232,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def publish(settings: Settings, build: WarehouseBuild, *, keep: int = 3) -> Path:
-    """Make the build's file the warehouse; returns its versioned path. Earlier ``keep - 1`` versions stay.
+def publish(settings: Settings, build: WarehouseBuild, docs: Path | None = None, *, keep: int = 3) -> Path:
+    """Make the build's file the warehouse and ``docs`` its page; returns its versioned path.
 
-    A version that a reader still holds open stays readable to it after it was removed.
+    Both become visible in one rename. Earlier ``keep - 1`` versions stay; a version that a reader still holds open
+    stays readable to it after it was removed.
     """
     root = settings.warehouse_dir
     versions = root / "versions"
     versions.mkdir(parents=True, exist_ok=True)
     target = versions / f"{build.version}.duckdb"
-    with build.database.open("rb") as handle:
-        os.fsync(handle.fileno())
-    build.database.replace(target)
+    for made, place in ((build.database, target), *([] if docs is None else [(docs, docs_of(target))])):
+        with made.open("rb") as handle:
+            os.fsync(handle.fileno())
+        made.replace(place)
     link = root / f".{LINK}.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(target.relative_to(root))
@@ -220,7 +255,23 @@ def publish(settings: Settings, build: WarehouseBuild, *, keep: int = 3) -> Path
     for old in sorted(versions.glob("*.duckdb"))[:-keep]:
         if old != target:
             old.unlink(missing_ok=True)
+            docs_of(old).unlink(missing_ok=True)
     return target
+
+
+def docs_of(warehouse: Path) -> Path:
+    """Where the page of docs of a versioned warehouse lies; a warehouse of an earlier Blaid has none."""
+    return warehouse.with_suffix(".html")
+
+
+def dbt_cache(settings: Settings) -> Path:
+    """Folder in which dbt's parsed project stays between builds."""
+    return settings.warehouse_dir / "cache" / "dbt"
+
+
+def coverage_cache(settings: Settings) -> Path:
+    """Folder in which coverage of snapshots stays between builds."""
+    return settings.warehouse_dir / "cache" / "coverage"
 
 
 def _sync_folder(folder: Path) -> None:
@@ -260,4 +311,4 @@ def built_at(warehouse: Path) -> datetime | None:
 
 def exported_names() -> Sequence[str]:
     """Names of the exported tables, for the check that dbt's sources name each of them."""
-    return tuple(mapped.__tablename__ for mapped in EXPORTED)
+    return (*(mapped.__tablename__ for mapped in EXPORTED), *COVERAGE)

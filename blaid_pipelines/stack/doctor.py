@@ -224,17 +224,24 @@ def _stack(settings: Settings) -> Iterator[Check]:
     if up:
         running = [process for process in found if process.state == "running"]
         yield Check(
-            "stack", not gone, "up: " + ", ".join(process.name for process in running), "" if not gone else "See above."
+            "stack",
+            not gone,
+            "up: " + ", ".join(_shown(process) for process in running),
+            "" if not gone else "See above.",
         )
         return
     yield Check("stack", True, "down")
-    ports = {"BLAID_WEBSERVER_PORT": settings.webserver_port}
+    ports = {"BLAID_WEBSERVER_PORT": settings.webserver_port, "BLAID_DOCS_PORT": settings.docs_port}
     if settings.env is Environment.SANDBOX and settings.databento_url_setting is None:
         ports["BLAID_SANDBOX_PORT"] = settings.sandbox_port
     for variable, port in ports.items():
         free = port_is_free(port)
         fix = "" if free else f"Set {variable} to a free port, or stop what listens there."
         yield Check(f"port {port}", free, "free" if free else "something else listens there", fix)
+
+
+def _shown(process: lifecycle.ProcessStatus) -> str:
+    return process.name if process.url is None else f"{process.name} at {process.url}"
 
 
 _CHECKS: tuple[Callable[[Settings], Iterator[Check]], ...] = (

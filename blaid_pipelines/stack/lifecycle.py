@@ -1,4 +1,5 @@
-"""Up, down and status of the local stack: Postgres, the Dagster webserver and daemon, in sandbox the gateway.
+"""Up, down and status of the local stack: Postgres, the Dagster webserver and daemon, the warehouse's docs, in sandbox
+the gateway.
 
 One stack a data folder: the processes themselves hold the folder's lock, so a second ``up`` is refused exactly as long
 as one of them lives. ``run/up.json`` is for people and for ``status``; nothing is decided by it.
@@ -184,7 +185,11 @@ def _open(settings: Settings, say: Say) -> Store:
 
 
 def _check_ports(wanted: list[Service]) -> None:
-    variables = {"dagster-webserver": "BLAID_WEBSERVER_PORT", "sandbox": "BLAID_SANDBOX_PORT"}
+    variables = {
+        "dagster-webserver": "BLAID_WEBSERVER_PORT",
+        "docs": "BLAID_DOCS_PORT",
+        "sandbox": "BLAID_SANDBOX_PORT",
+    }
     taken = [service for service in wanted if service.port is not None and not port_is_free(service.port)]
     if taken:
         raise StopAndFix(

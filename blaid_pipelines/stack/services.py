@@ -72,6 +72,15 @@ def services(settings: Settings, store: Store, began: datetime, workspace: Path 
             lambda: daemon_ready(store, began),
         ),
     ]
+    docs_port = settings.docs_port
+    found.append(
+        Service(
+            "docs",
+            (*run, "blaid_pipelines.cli.main", "docs", "--port", str(docs_port)),
+            docs_port,
+            lambda: port_answers(docs_port),
+        )
+    )
     if settings.env is Environment.SANDBOX and settings.databento_url_setting is None:
         sandbox_port = settings.sandbox_port
         found.append(
@@ -92,6 +101,7 @@ def service_environment(settings: Settings) -> dict[str, str]:
         "BLAID_HOME": str(settings.home),
         "BLAID_SANDBOX_PORT": str(settings.sandbox_port),
         "BLAID_WEBSERVER_PORT": str(settings.webserver_port),
+        "BLAID_DOCS_PORT": str(settings.docs_port),
         "PYTHONUNBUFFERED": "1",
     }
     for name, path in (("BLAID_LAKE", settings.lake_path), ("BLAID_POLICY", settings.policy_path)):

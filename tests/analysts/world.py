@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pyarrow as pa
 from sqlalchemy.orm import Session
 
-from blaid_pipelines.backtest.ledger import TRADE_SCHEMA
+from blaid_pipelines.backtest.ledger import TRADE_SCHEMA, equity_table
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.lab.results import IDENTITY, result_path, write_result
 from blaid_pipelines.policy.gates import GateResult, GateStatus
@@ -43,6 +44,8 @@ QUOTES_USD = {
 }
 EARNER_PNL_CENTS = (12_345, -6_789, 1)  # nets of its three trades
 EARNER_NET_CENTS = 5_557
+SESSION_DATES = (20240628, 20240701)  # the first without a trade
+RATES = {"commission_per_side_microusd": 250_000, "fees_per_side_microusd": 370_000}  # 124 cents a round turn
 SNAPSHOTS = {"earner": "snap-mes", "quiet": "snap-mes", "barred": "snap-m2k", "unpriced": "snap-mnq"}
 PULLED = {"snap-mes": "MES.c.0", "snap-m2k": "M2K.c.0", "snap-mnq": "MNQ.c.0"}
 
@@ -132,7 +135,10 @@ def populate(store: Store, lake: Path, *, session_net_cents: int = EARNER_NET_CE
                 nets = EARNER_PNL_CENTS if name == "earner" else ()
                 _complete(row, nets)
                 identity = dict.fromkeys(IDENTITY, "x") | {"session_id": str(row.id), "bot_id": str(bot.id)}
-                write_result(lake, result_path("trades", bot.id, row.id), trades_table(nets), identity)
+                trades = trades_table(nets)
+                equity = equity_table(trades, np.array(SESSION_DATES, np.int32), row.capital_cents)
+                write_result(lake, result_path("trades", bot.id, row.id), trades, identity)
+                write_result(lake, result_path("equity", bot.id, row.id), equity, identity)
             if name == "earner":
                 row.net_pnl_cents = session_net_cents
             session.add(row)
@@ -243,7 +249,15 @@ def _verdict(snapshot_id: str, status: str) -> QualityVerdict:
         status=status,
         policy_hash="p" * 64,
         suite_version="1",
-        checks=[],
+        checks=[
+            {"name": "bar_count", "status": "PASS", "numbers": {"min_bars": 3, "observed_value": 3}, "reason": None},
+            {
+                "name": "session_gaps",
+                "status": status,
+                "numbers": {"max_gap_minutes": 30, "worst": 3.0 if status == "PASS" else 240.0},
+                "reason": None if status == "PASS" else reason(ReasonCode.SESSION_GAP).as_dict(),
+            },
+        ],
         reasons=[] if status == "PASS" else [reason(ReasonCode.SESSION_GAP).as_dict()],
         trace_id=TRACE,
     )
@@ -266,7 +280,7 @@ def _session(bot: Bot, session_id: UUID, snapshot_id: str | None, request_ids: l
         params_hash=bot.params_hash,
         engine_version="1",
         policy_hash="p" * 64,
-        spec={},
+        spec={"costs": RATES},
         capital_cents=bot.capital_cents,
     )
 
@@ -277,6 +291,7 @@ def _complete(row: BacktestSession, nets: tuple[int, ...]) -> None:
     row.metrics = {"win_rate_pct": 66.6, "profit_factor": 1.8186 if nets else None, "psr0": 0.97}
     row.result_hash = "r" * 64
     row.trades_path = result_path("trades", row.bot_id, row.id)
+    row.equity_path = result_path("equity", row.bot_id, row.id)
 
 
 def _judge(session: Session, bot: Bot, row: BacktestSession) -> None:

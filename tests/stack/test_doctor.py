@@ -35,6 +35,7 @@ def in_database(statement: str) -> Callable[[Settings], None]:
 def installation(settings: Settings, clean_environment: pytest.MonkeyPatch) -> Settings:
     """A healthy installation on free ports."""
     clean_environment.setenv("BLAID_WEBSERVER_PORT", str(free_port()))
+    clean_environment.setenv("BLAID_DOCS_PORT", str(free_port()))
     clean_environment.setenv("BLAID_SANDBOX_PORT", str(free_port()))
     return load_settings()
 

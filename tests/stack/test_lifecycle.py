@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -25,12 +26,14 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         self.port = free_port()
+        self.docs_port = free_port()
         self.workspace = write_workspace(folder)
         self.environment = {
             **os.environ,
             "BLAID_HOME": str(self.home),
             "BLAID_ENV": "sandbox",
             "BLAID_WEBSERVER_PORT": str(self.port),
+            "BLAID_DOCS_PORT": str(self.docs_port),
             "BLAID_DATABENTO_URL": "http://127.0.0.1:9",  # another gateway: the stack starts none
         }
 
@@ -60,7 +63,10 @@ def test_up_serves_a_second_up_is_refused_and_down_leaves_nothing(world: World) 
     code, answer = world.up()  # a fresh folder: initialised on the way
     assert code == 0, answer
     running = {process["name"]: process for process in answer["processes"] if process["state"] == "running"}
-    assert set(running) == {"dagster-webserver", "dagster-daemon", "postgres"}
+    assert set(running) == {"dagster-webserver", "dagster-daemon", "docs", "postgres"}
+    assert running["docs"]["url"] == f"http://127.0.0.1:{world.docs_port}"
+    with urlopen(running["docs"]["url"] + "/version") as version:
+        assert json.loads(version.read()) == {"warehouse": None, "built_at": None, "docs": False}
 
     code, answer = world.up()
     assert (code, answer["error_code"]) == (3, "ALREADY_RUNNING")
@@ -71,8 +77,9 @@ def test_up_serves_a_second_up_is_refused_and_down_leaves_nothing(world: World) 
 
     # what was started lives on loopback only
     webserver = psutil.Process(running["dagster-webserver"]["pid"])
-    listening = [link.laddr.ip for link in webserver.net_connections("inet") if link.status == psutil.CONN_LISTEN]
-    assert set(listening) == {"127.0.0.1"}
+    for process in (webserver, psutil.Process(running["docs"]["pid"])):
+        listening = [link.laddr.ip for link in process.net_connections("inet") if link.status == psutil.CONN_LISTEN]
+        assert set(listening) == {"127.0.0.1"}
 
     # one killed service is a problem that doctor names; the others keep the folder taken
     os.kill(running["dagster-webserver"]["pid"], signal.SIGKILL)

@@ -21,26 +21,6 @@ deciding_gates as (
     qualify row_number() over (partition by decision_id order by status = 'FAIL' desc, gate_number) = 1
 ),
 
--- The provider bills a purchase at the quote asked for just before it: another row of the same trace and range.
-purchases as (
-    select
-        bought.request_id,
-        coalesce(bought.cost_usd, arg_max(quotes.cost_usd, quotes.created_at)) as cost_usd
-    from {{ ref('stg_provider_requests') }} as bought
-    left join {{ ref('stg_provider_requests') }} as quotes
-        on
-            quotes.endpoint = 'metadata.get_cost'
-            and quotes.success
-            and quotes.provider = bought.provider
-            and quotes.trace_id = bought.trace_id
-            and quotes.series = bought.series
-            and quotes.bar_schema = bought.bar_schema
-            and quotes.start_ts = bought.start_ts
-            and quotes.end_ts = bought.end_ts
-    where bought.endpoint = 'timeseries.get_range'
-    group by bought.request_id, bought.cost_usd
-),
-
 cited as (
     select
         decision_id,
@@ -64,7 +44,7 @@ proof as (
         end as requests_cost_usd
     from cited
     left join {{ ref('stg_provider_requests') }} as requests on requests.request_id = cited.request_id
-    left join purchases on purchases.request_id = cited.request_id
+    left join {{ ref('stg_purchases') }} as purchases on purchases.request_id = cited.request_id
     group by cited.decision_id
 )
 

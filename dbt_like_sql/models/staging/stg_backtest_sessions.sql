@@ -21,6 +21,7 @@ select
     trades,
     net_pnl_cents,
     max_drawdown_pct,
+    cast(spec as json) as spec,
     cast(metrics as json) as metrics,
     result_hash,
     created_at,

@@ -19,5 +19,6 @@ select
     http_status,
     error_code,
     cost_usd,
+    response_bytes,
     request_fingerprint
 from {{ source('blaid', 'provider_requests') }}

@@ -1,6 +1,5 @@
 {{ config(
-    pre_hook="set variable trade_files = (select cast(cast(content as json) as varchar[]) from read_text('"
-        ~ env_var('BLAID_WAREHOUSE_TABLES') ~ "/trade_files.json'))"
+    pre_hook="set variable trades_files = (select cast(cast(content as json) as varchar[]) from read_text('tables/trades_files.json'))"
 ) }}
 
 select
