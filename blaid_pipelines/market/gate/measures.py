@@ -147,7 +147,9 @@ def _neighbour_columns(
     """What bars say about the bar before them; the gap ratio is of the series and has one row."""
     chain = Chain.of(bars, usable)
     ratio, share = jumps(chain, spec)
-    wick, seen = spikes(chain, spec, thresholds.max_spike_pct, thresholds.max_spike_ranges)
+    # A day may stand alone (crude oil on 2020-04-20 did): daily bars have jumps and no spikes.
+    limit_pct = thresholds.max_spike_pct if duration_ns < DAY_NS else float("inf")
+    wick, seen = spikes(chain, spec, limit_pct, thresholds.max_spike_ranges)
     identical, unchanged = repeats(chain)
     gap_ratio, gap_facts = open_close_gap(chain, sessions, duration_ns)
     columns: Columns = {
