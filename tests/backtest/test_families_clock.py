@@ -54,6 +54,16 @@ def test_next_time_is_the_first_one_later(moments: list[datetime], minute: int) 
         assert minute not in clock.minute_of_day(between)
 
 
+@pytest.mark.parametrize("day", [date(2024, 3, 10), date(2024, 11, 3)])
+@pytest.mark.parametrize("minute", [0, 45, 240, 510, 1020])
+def test_next_time_over_a_change_of_clocks(day: date, minute: int) -> None:
+    before = chicago_ns(day - timedelta(days=1), minute) + np.arange(0, 22, dtype=np.int64) * HOUR_NS
+    assert set(clock.next_time(before, minute).tolist()) == {chicago_ns(day, minute)}
+    assert clock.next_time(np.array([chicago_ns(day, minute)]), minute).tolist() == [
+        chicago_ns(day + timedelta(days=1), minute)
+    ]
+
+
 def test_weekday_is_the_calendars() -> None:
     days = [date(1999, 12, 31) + timedelta(days=17 * each) for each in range(900)]
     numbers = np.array([int(f"{day:%Y%m%d}") for day in days], dtype=np.int32)

@@ -204,6 +204,7 @@ def test_rule_vwap_exit() -> None:
     assert fade([*SPIKE, 106, 103, 102]) == [0, 0, 0, 0, -1, -1, -1, 0]
     # at the VWAP itself: (100 + 110 + 105) / 3
     assert fade([100, 110, 105], entry_sd=1) == [0, -1, 0]
+    assert fade([110, 100, 105], entry_sd=1) == [0, 1, 0]
 
 
 def test_rule_vwap_in_ticks() -> None:
@@ -320,6 +321,16 @@ def test_rule_channel_each_session() -> None:
 def test_rule_channel_across_sessions() -> None:
     days = [20240102] * 5 + [20240103] * 4
     assert channel([100, 102, 101, 104, 105, 106, 106, 106, 106], days, each_session=0) == [0, 0, 0] + [1] * 6
+
+
+def test_the_warm_up_of_a_channel_is_not_a_bar_too_long() -> None:
+    params = check_params(get_family("channel_breakout"), CHANNEL | {"hold_bars": 4})
+    assert get_family("channel_breakout").warmup_bars(params) == 8
+    days = [20240102] * 9 + [20240103]
+    # the break at 105 is as old as it may be on the session's last bar: the new session's break is in its direction
+    closes = [300, 50, 100, 100, 100, 105, 105, 105, 105, 120]
+    assert channel(closes[2:], days[2:], hold_bars=4)[-1] == channel(closes, days, hold_bars=4)[-1] == 0
+    assert channel(closes[3:], days[3:], hold_bars=4)[-1] == 1
 
 
 def test_an_exit_channel_as_long_as_the_entry_is_refused() -> None:

@@ -47,9 +47,8 @@ class VolatilityFilter(StrategyFamily):
         short = windows.window_sum(true_range, short_bars)
         # mean over mean without dividing, in twentieths as the parameters' steps are
         ours, theirs = 20 * long_bars * short, short_bars * windows.window_sum(true_range, long_bars)
-        inside = (ours >= round(params["ratio_low"] * 20) * theirs) & (
-            ours <= round(params["ratio_high"] * 20) * theirs
-        )
+        least, most = round(params["ratio_low"] * 20), round(params["ratio_high"] * 20)
+        inside = (ours >= least * theirs) & (ours <= most * theirs)
         side = inside * _momentum(arrays.signal_close, int(params["momentum_bars"]))
         side[: max(long_bars, int(params["momentum_bars"]))] = 0
         if params["each_session"]:
