@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, union
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from blaid_pipelines.market.bars import to_ns
 from blaid_pipelines.market.lake.identity import check_lake
@@ -161,14 +162,14 @@ def cited_paths(session: Session) -> set[str]:
     """Paths of the bar files that must stay: those of every snapshot that something worth keeping names."""
     heads = (
         select(SeriesHead.snapshot_id)
-        .distinct(SeriesHead.symbol, SeriesHead.schema)
+        .ext(distinct_on(SeriesHead.symbol, SeriesHead.schema))
         .order_by(SeriesHead.symbol, SeriesHead.schema, SeriesHead.created_at.desc(), SeriesHead.id.desc())
         .subquery()
     )
     judged = (
         select(Snapshot.snapshot_id)
         .join(QualityVerdict, QualityVerdict.snapshot_id == Snapshot.snapshot_id)
-        .distinct(Snapshot.dataset, Snapshot.schema, Snapshot.symbol, Snapshot.provenance["source_key"].astext)
+        .ext(distinct_on(Snapshot.dataset, Snapshot.schema, Snapshot.symbol, Snapshot.provenance["source_key"].astext))
         .order_by(
             Snapshot.dataset,
             Snapshot.schema,

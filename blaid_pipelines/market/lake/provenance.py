@@ -7,13 +7,15 @@ symbol, schema, range and number of bars. What cannot be followed is a reason, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import select
 
 from blaid_pipelines.market.bars import from_ns, to_ns
+from blaid_pipelines.market.instruments import instrument_root, is_contract
 from blaid_pipelines.market.lake.snapshots import Series, get_snapshot, snapshot_id_of
 from blaid_pipelines.market.purchase.budget import PROVIDER, RANGE_ENDPOINT
 from blaid_pipelines.market.spans import Span, uncovered
@@ -25,7 +27,52 @@ if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
 
 FILE_SOURCE = "file"
-RESOLVE_ENDPOINT = "symbology.resolve"
+BACKUP = "massive"
+
+
+@dataclass(frozen=True, slots=True)
+class CallSource:
+    """A provider whose calls brought bars, and which of its calls count for a series.
+
+    ``bar_endpoint`` is the call that brings bars; ``about`` says whether one of these asked for bars of just this
+    series, ``helps`` whether any other cited call is one that belongs to such a purchase.
+    """
+
+    provider: str
+    bar_endpoint: str
+    about: Callable[[ProviderRequest, Snapshot], bool]
+    helps: Callable[[ProviderRequest, Snapshot], bool]
+
+
+def _databento_bars(request: ProviderRequest, row: Snapshot) -> bool:
+    asked = (request.symbol, request.schema, request.params.get("symbols"), request.params.get("dataset"))
+    return asked == (row.symbol, row.schema, [row.symbol], row.dataset)
+
+
+def _databento_names(request: ProviderRequest, row: Snapshot) -> bool:
+    """The resolution of the symbol, or of the instrument ids that the first one gave: these are numbers."""
+    symbols = request.params.get("symbols")
+    if request.endpoint != "symbology.resolve" or request.params.get("dataset") != row.dataset:
+        return False
+    if not isinstance(symbols, list):
+        return False
+    return symbols == [row.symbol] or (bool(symbols) and all(str(symbol).isdigit() for symbol in symbols))
+
+
+def _massive_bars(request: ProviderRequest, row: Snapshot) -> bool:
+    """Massive knows contracts alone: that of the series, or one of the root that the series rolls through."""
+    if request.schema != row.schema or request.symbol is None:
+        return False
+    if is_contract(row.symbol):
+        return request.symbol == row.symbol
+    return is_contract(request.symbol) and instrument_root(request.symbol) == row.instrument
+
+
+CALL_SOURCES: dict[str, CallSource] = {
+    PROVIDER: CallSource(PROVIDER, RANGE_ENDPOINT, _databento_bars, _databento_names),
+    BACKUP: CallSource(BACKUP, "futures/v1/aggs", _massive_bars, lambda *_: False),
+}
+"""Sources whose bars came by calls, by the ``source`` of the provenance. A source that is not here proves nothing."""
 
 _FIX = (
     "Do not act on these bars. Take them anew: ingest the files again under another name, or remove the snapshot's bar "
@@ -51,8 +98,8 @@ def check_snapshot_proof(store: Store, snapshot: Snapshot) -> list[Reason]:
     source = row.provenance.get("source")
     if source == FILE_SOURCE:
         _check_files(row, used, found)
-    elif source == PROVIDER:
-        _check_calls(store, row, used, found)
+    elif source in CALL_SOURCES:
+        _check_calls(store, row, used, CALL_SOURCES[source], found)
     else:
         found.unknown(f"its provenance names no source that is known: {source!r}")
     return found.reasons
@@ -125,7 +172,9 @@ def _check_files(row: Snapshot, used: Sequence[LakeSegment], found: _Findings) -
         found.mismatch("bars from files cite provider requests")
 
 
-def _check_calls(store: Store, row: Snapshot, used: Sequence[LakeSegment], found: _Findings) -> None:
+def _check_calls(
+    store: Store, row: Snapshot, used: Sequence[LakeSegment], source: CallSource, found: _Findings
+) -> None:
     cited = _ids(row.provenance)
     if not cited:
         found.unknown("it cites no provider request")
@@ -136,7 +185,7 @@ def _check_calls(store: Store, row: Snapshot, used: Sequence[LakeSegment], found
             request.id: request
             for request in session.scalars(select(ProviderRequest).where(ProviderRequest.id.in_(cited)))
         }
-    foreign = [str(request.id) for request in requests.values() if not _about(request, row)]
+    foreign = [str(request.id) for request in requests.values() if not _about(request, row, source)]
     if foreign:
         found.mismatch("cited requests that asked for something else", request_ids=foreign[:_SHOWN])
     behind = {request_id for segment in used for request_id in _ids(segment.provenance)}
@@ -149,7 +198,7 @@ def _check_calls(store: Store, row: Snapshot, used: Sequence[LakeSegment], found
     brought = {
         request.id: request
         for request in requests.values()
-        if request.endpoint == RANGE_ENDPOINT and request.success is True and _about(request, row)
+        if request.endpoint == source.bar_endpoint and request.success is True and _about(request, row, source)
     }
     bought = [_asked(request) for request in brought.values()]
     _check_cover((to_ns(row.range_start), to_ns(row.range_end)), bought, "its requests leave out part of it", found)
@@ -160,8 +209,11 @@ def _check_calls(store: Store, row: Snapshot, used: Sequence[LakeSegment], found
 
 
 def _check_bar_counts(store: Store, row: Snapshot, brought: Mapping[UUID, ProviderRequest], found: _Findings) -> None:
-    """A purchase is cut into files by year and not otherwise: together they hold the bars that it brought."""
-    held = dict.fromkeys(brought, 0)
+    """What requests brought together (pages of Massive's; a request of Databento's alone) is cut into files by year.
+
+    It is cut in no other way: the files hold as many bars.
+    """
+    held: dict[frozenset[UUID], int] = {}
     query = select(LakeSegment).where(
         LakeSegment.dataset == row.dataset,
         LakeSegment.schema == row.schema,
@@ -170,29 +222,27 @@ def _check_bar_counts(store: Store, row: Snapshot, brought: Mapping[UUID, Provid
     )
     with store.session() as session:
         for segment in session.scalars(query):
-            for request_id in _ids(segment.provenance):
-                if request_id in held:
-                    held[request_id] += segment.bar_count
+            together = frozenset(each for each in _ids(segment.provenance) if each in brought)
+            if together:
+                held[together] = held.get(together, 0) + segment.bar_count
+    for request_id in brought.keys() - {each for together in held for each in together}:
+        held[frozenset({request_id})] = 0
     wrong = {
-        str(request_id): [brought[request_id].bar_count, count]
-        for request_id, count in held.items()
-        if brought[request_id].bar_count != count
+        ", ".join(sorted(map(str, together))): [sum(brought[each].bar_count or 0 for each in together), count]
+        for together, count in held.items()
+        if any(brought[each].bar_count is None for each in together)
+        or sum(brought[each].bar_count or 0 for each in together) != count
     }
     if wrong:
         found.mismatch("requests brought another number of bars than the lake holds of them", brought_and_held=wrong)
 
 
-def _about(request: ProviderRequest, row: Snapshot) -> bool:
-    """Whether a request was one for the bars of this series, or the resolution of its symbol that goes before it."""
-    if request.provider != PROVIDER or request.params.get("dataset") != row.dataset:
+def _about(request: ProviderRequest, row: Snapshot, source: CallSource) -> bool:
+    """Whether a request was one for the bars of this series, or one that belongs to it."""
+    if request.provider != source.provider:
         return False
-    symbols = request.params.get("symbols")
-    if request.endpoint == RANGE_ENDPOINT:
-        return (request.symbol, request.schema, symbols) == (row.symbol, row.schema, [row.symbol])
-    if request.endpoint != RESOLVE_ENDPOINT or not isinstance(symbols, list):
-        return False
-    # The second resolution asks what the instrument ids of the first one are called.
-    return symbols == [row.symbol] or (bool(symbols) and all(str(symbol).isdigit() for symbol in symbols))
+    check = source.about if request.endpoint == source.bar_endpoint else source.helps
+    return check(request, row)
 
 
 def _check_cover(wanted: Span, spans: Iterable[Span], what: str, found: _Findings) -> None:
