@@ -1,4 +1,4 @@
-"""Every real DBN file beside the checkout: what it holds, value by value as Databento's own reader has it, or why not."""
+"""Every real DBN file beside the checkout: its values as Databento's own reader has them, or why it is refused."""
 
 from __future__ import annotations
 
@@ -109,9 +109,10 @@ def outcome(path: Path, ask: Ask) -> ReasonCode | int:
     try:
         return len(read_file(path, ask).bars)
     except BlaidError as error:
-        assert path.name in error.reason.message
-        assert error.reason.suggested_fix
-        return error.reason.code
+        reason = error.reason
+    assert path.name in reason.message
+    assert reason.suggested_fix
+    return reason.code
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)
