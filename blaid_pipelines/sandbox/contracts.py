@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 
 DATASET = "GLBX.MDP3"
 MONTH_LETTERS = "FGHJKMNQUVXZ"
@@ -99,14 +100,14 @@ def raw_root(raw_symbol: str) -> str | None:
 
 
 def last_trading_day(product: Product, year: int, month: int) -> date:
-    """The last trading day of a contract month. It heeds weekends but not exchange holidays: good enough to play."""
+    """The last trading day of a contract month, exchange holidays heeded: bars after it would be a defect."""
     if product.expiry == "friday3":
-        return _nth_weekday(year, month, 4, 3)
+        return _business_days_before(_nth_weekday(year, month, 4, 3) + timedelta(days=1), 1)
     if product.expiry == "fx":
-        return _nth_weekday(year, month, 2, 3) - timedelta(days=2)
+        return _business_days_before(_nth_weekday(year, month, 2, 3), 2)
     if product.expiry == "crude":
         before = date(year, month, 1) - timedelta(days=1)
-        return _business_days_before(date(before.year, before.month, 25), 3)
+        return _business_days_before(date(before.year, before.month, 26), 4)
     count = {"gold": 3, "note": 8}[product.expiry]  # business days before the month ends
     following = date(year + month // 12, month % 12 + 1, 1)
     return _business_days_before(following, count)
@@ -153,5 +154,13 @@ def _nth_weekday(year: int, month: int, weekday: int, n: int) -> date:
 def _business_days_before(day: date, count: int) -> date:
     while count:
         day -= timedelta(days=1)
-        count -= day.weekday() < 5
+        count -= day in _trade_dates(day.year)
     return day
+
+
+@lru_cache(maxsize=64)
+def _trade_dates(year: int) -> frozenset[date]:
+    import pandas_market_calendars
+
+    days = pandas_market_calendars.get_calendar("CME_TradeDate").valid_days(f"{year}-01-01", f"{year}-12-31")
+    return frozenset(day.date() for day in days)

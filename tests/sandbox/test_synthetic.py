@@ -146,7 +146,7 @@ def test_the_default_catalog() -> None:
 
 @pytest.mark.parametrize(
     ("root", "year", "month", "day"),
-    [("MES", 2024, 3, 15), ("6E", 2024, 3, 18), ("CL", 2024, 3, 21), ("GC", 2024, 2, 27), ("ZN", 2024, 9, 19)],
+    [("MES", 2024, 3, 15), ("6E", 2024, 3, 18), ("CL", 2024, 3, 20), ("GC", 2024, 2, 27), ("ZN", 2024, 9, 19)],
 )
 def test_last_trading_days(root: str, year: int, month: int, day: int) -> None:
     assert last_trading_day(PRODUCTS[root], year, month).day == day
