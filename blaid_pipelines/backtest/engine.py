@@ -134,12 +134,12 @@ class BacktestResult:
 def run_backtest(spec: BacktestSpec, arrays: BarArrays) -> BacktestResult:
     """Run ``spec`` over ``arrays``.
 
-    Raises :class:`InvalidRequest` (STRATEGY_UNKNOWN, PARAMETER_INVALID) and :class:`Refused` (NOT_ENOUGH_BARS,
-    MARGIN_EXCEEDS_CAPITAL): a run that could not have traded at all is not reported as one that chose not to.
+    Raises :class:`InvalidRequest` (STRATEGY_UNKNOWN, PARAMETER_INVALID) and :class:`Refused` (BARS_UNSUITED,
+    NOT_ENOUGH_BARS, MARGIN_EXCEEDS_CAPITAL): a run that could not have traded is not reported as one that chose not to.
     """
     family = get_family(spec.family)
     params = check_params(family, spec.params)
-    warmup = family.warmup_bars(params)
+    warmup = family.warmup_for(params, family.require_suited(arrays, params))
     _require_enough(spec, len(arrays), warmup)
     signals = family.signals(arrays, params)
     trades = simulate(spec, arrays, signals, warmup)

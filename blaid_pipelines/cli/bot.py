@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from blaid_pipelines.cli.output import dollars, json_option, print_json, print_table
+from blaid_pipelines.market.bars import MINUTE_NS, SCHEMA_MINUTES, bar_nanos
 from blaid_pipelines.store.tables import Bot
+
+if TYPE_CHECKING:
+    from blaid_pipelines.backtest.families.base import StrategyFamily
 
 
 class DollarsType(click.ParamType[Any]):
@@ -137,12 +142,41 @@ def list_(as_json: bool) -> None:
 
 
 @bot.command()
+@click.argument("family", required=False)
 @json_option
-def strategies(as_json: bool) -> None:
-    """List the strategy families with their parameters, defaults and bounds."""
-    from blaid_pipelines.backtest.strategy import FAMILIES
+def strategies(family: str | None, as_json: bool) -> None:
+    """List the strategy families, or the parameters of one FAMILY with defaults and bounds."""
+    from blaid_pipelines.backtest.strategy import FAMILIES, get_family
 
-    rows = [
+    chosen = list(FAMILIES.values()) if family is None else [get_family(family)]
+    if as_json:
+        print_json({"success": True, **_strategies_json(chosen)})
+    elif family is None:
+        rows = [(each.name, each.title, len(each.parameters), _warmup(each), _suited(each)) for each in chosen]
+        print_table(
+            "Strategy families", ("family", "what it does", "parameters", "warm-up bars", "kept on"), rows,
+            right=("parameters", "warm-up bars"),
+        )  # fmt: skip
+        click.echo(f"Next: blaid bot strategies {chosen[0].name}   shows its rule and its parameters")
+    else:
+        click.echo(f"{chosen[0].title}\n\n{click.wrap_text(chosen[0].doc, 100)}\n")
+        shown = ("parameter", "default", "low", "high", "step", "meaning")
+        rows = [[row[name] for name in shown] for row in _parameters(chosen)]
+        print_table(family, shown, rows, right=("default", "low", "high", "step"))
+
+
+def _strategies_json(families: Sequence[StrategyFamily]) -> dict[str, Any]:
+    return {
+        "families": {family.name: family.title for family in families},
+        "docs": {family.name: family.doc for family in families},
+        "warmup_bars": {family.name: _warmup(family) for family in families},
+        "bars": {family.name: _suited(family).split(", ") for family in families},
+        "parameters": _parameters(families),
+    }
+
+
+def _parameters(families: Sequence[StrategyFamily]) -> list[dict[str, Any]]:
+    return [
         {
             "family": family.name,
             "parameter": name,
@@ -153,11 +187,21 @@ def strategies(as_json: bool) -> None:
             "step": parameter.step,
             "meaning": parameter.doc,
         }
-        for family in FAMILIES.values()
+        for family in families
         for name, parameter in family.parameters.items()
     ]
-    if as_json:
-        titles = {family.name: family.title for family in FAMILIES.values()}
-        print_json({"success": True, "families": titles, "parameters": rows})
-        return
-    print_table("Strategy families", list(rows[0]), ([row[key] for key in rows[0]] for row in rows), right=("default",))
+
+
+def _warmup(family: StrategyFamily) -> int:
+    """Bars of warm-up with the default parameters, on one-minute bars."""
+    return family.warmup_for(_defaults(family), MINUTE_NS)
+
+
+def _suited(family: StrategyFamily) -> str:
+    """The schemas that the family can be kept on with its default parameters."""
+    kept = [schema for schema in SCHEMA_MINUTES if not family.unsuited(_defaults(family), bar_nanos(schema))]
+    return ", ".join(kept)
+
+
+def _defaults(family: StrategyFamily) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in family.parameters.items()}

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from blaid_pipelines.backtest.strategy import check_params, get_family, params_hash
 from blaid_pipelines.jobs.machine import JobStatus, end_dead_jobs
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.market.bars import bar_nanos
 from blaid_pipelines.market.instruments import get_instrument, instrument_root, margins_on
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode
 from blaid_pipelines.store.tables import Bot, BotJob
@@ -41,7 +42,7 @@ def create_bot(lab: LabContext, new: NewBot) -> Bot:
     """Check everything a bot names and write its row; stage LAB.
 
     Raises :class:`InvalidRequest` with every violation at once (name, strategy, parameters, instrument, quantity,
-    margin), or ALREADY_EXISTS.
+    margin, bars that the strategy cannot be kept on), or ALREADY_EXISTS.
     """
     root = instrument_root(new.instrument)
     symbol = new.symbol or (new.instrument if new.instrument != root else None)
@@ -49,6 +50,7 @@ def create_bot(lab: LabContext, new: NewBot) -> Bot:
     family = get_family(new.strategy)
     params = check_params(family, new.params)
     problems = _problems(lab, new, root, symbol, spec.min_qty, spec.max_qty)
+    problems += family.unsuited(params, bar_nanos(new.schema))
     if problems:
         raise InvalidRequest(*problems)
     bot = Bot(
