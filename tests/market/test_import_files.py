@@ -179,7 +179,10 @@ def test_another_continuous_symbol_than_the_files_own_is_refused(tmp_path: Path)
     path = dbn(tmp_path / "c.dbn", "continuous", ["MES.c.0"], {"MES.c.0": "101"}, [101], packed=False)
     with pytest.raises(InvalidRequest, match=r"about MES\.c\.0"):
         chosen("MES.v.0", path)
-    assert chosen("MES.c.0", path).bars.contracts == ("#101",)
+    with pytest.raises(StopAndFix) as unnamed:
+        chosen("MES.c.0", path)
+    assert "blaid contracts import" in unnamed.value.reason.suggested_fix
+    assert choose([read_file(path, Ask("MES.c.0", names=DEFINED))], "MES.c.0", MES, "ohlcv-1m", "bars", Known()).bars
 
 
 def test_an_id_column_of_a_csv_is_named_too(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def choose(
     """The bars of ``symbol`` in ``files``, ordered; trades and one-second bars are made into bars of ``schema`` first.
 
     Raises :class:`InvalidRequest` where the files hold bars of other contracts only, :class:`StopAndFix`
-    (``DATA_UNAVAILABLE``) where they hold none at all.
+    (``DATA_UNAVAILABLE``) where they hold none at all, and (``FIELD_MISSING``) where a continuous series
+    is of contracts without names.
     """
     held = sorted({name for file in files for name in _used(file.bars)})
     if not held:
@@ -65,6 +66,7 @@ def choose(
     bars = _bars(kept, schema, content)
     if not is_continuous(symbol):
         return Chosen(bars, {"contracts_in_files": held} if held != [symbol] else {})
+    _require_names(bars, symbol)
     if not (any(file.several for file in kept) or _side_by_side(bars)):
         return Chosen(bars)
     return _stitched(bars, spec, symbol, schema, held, known)
@@ -109,6 +111,20 @@ def _side_by_side(bars: Bars) -> bool:
     return bool(same_stamp.any()) or len(np.unique(within)) < len(within)
 
 
+def _require_names(bars: Bars, symbol: str) -> None:
+    """Without names nobody can tell when a contract expires, nor in which order contracts follow one another."""
+    unnamed = [name for name in _used(bars) if name.startswith("#")]
+    if unnamed:
+        raise StopAndFix(
+            Reason(
+                ReasonCode.FIELD_MISSING,
+                f"the files give only numbers for {len(unnamed)} of the contracts of {symbol}",
+                "Import their definitions first: `blaid contracts import FILE...`; then ingest again.",
+                {"symbol": symbol, "unnamed": unnamed[:_SHOWN]},
+            )
+        )
+
+
 def _stitched(
     bars: Bars,
     spec: InstrumentSpec,
@@ -117,16 +133,6 @@ def _stitched(
     held: list[str],
     known: Known,
 ) -> Chosen:
-    unnamed = [name for name in _used(bars) if name.startswith("#")]
-    if unnamed:
-        raise StopAndFix(
-            Reason(
-                ReasonCode.FIELD_MISSING,
-                f"the files hold several contracts and give only numbers for {len(unnamed)} of them",
-                "Import their definitions first: `blaid contracts import FILE...`; then ingest again.",
-                {"symbol": symbol, "unnamed": unnamed[:_SHOWN]},
-            )
-        )
     first, last = int(bars.ts_open.min()), int(bars.ts_open.max()) + bar_nanos(schema)
     interest = known.open_interest() if parse_continuous(symbol)[1] == "n" else None
     expiries = known.expiries(from_ns(first).date())

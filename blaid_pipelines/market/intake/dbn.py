@@ -13,35 +13,35 @@ from blaid_pipelines.market.bars import MISSING, NOT_FINITE, bars_of_dbn
 from blaid_pipelines.market.instruments import is_continuous
 from blaid_pipelines.market.intake.reading import BARS, SECONDS, TRADES, Ask, FileBars, does_not_fit
 from blaid_pipelines.market.intake.trades import trade_rows
-from blaid_pipelines.providers.databento.dbn import DbnBars, DbnTrades, read_dbn, read_trades, schema_of
+from blaid_pipelines.providers.databento.dbn import DbnBars, DbnTrades, open_dbn, read_dbn, read_trades
 
 _TRADE_SCHEMAS = ("trades", "tbbo")
 
 
 def read_dbn_file(path: Path, digest: str, ask: Ask) -> FileBars:
     """The bars or trades of a DBN file. Raises as ``read_dbn``; :class:`InvalidRequest` for what contradicts it."""
-    problem = _contradiction(path, ask)
+    file = open_dbn(path)
+    problem = _contradiction(file.schema, ask)
     if problem is not None:
         asked = {"symbol": ask.symbol, "schema": ask.schema, "content": ask.content, "stamp": ask.stamp, "tz": ask.tz}
         raise does_not_fit(path.name, problem, asked)
+    # What a gateway made up about contracts names its own bars, and no others.
+    names = ask.simulated_names if file.simulated else ask.names
+    held: DbnBars | DbnTrades
     if ask.content == TRADES:
-        trades = read_trades(path, ask.names)
-        price = trades.price.copy()
+        held = read_trades(file, names)
+        price = held.price.copy()
         price[(price != MISSING) & (np.abs(price) > NOT_FINITE)] = NOT_FINITE
-        rows = trade_rows(trades.ts_recv, price, trades.size, trades.contract_code, trades.contracts)
-        return FileBars(
-            path.name, digest, rows, trades.simulated, trades.dataset, trades.end, _several(path, trades, ask)
-        )
-    bars = read_dbn(path, ask.names)
-    return FileBars(
-        path.name, digest, bars_of_dbn(bars), bars.simulated, bars.dataset, bars.end, _several(path, bars, ask)
-    )
+        rows = trade_rows(held.ts_recv, price, held.size, held.contract_code, held.contracts)
+    else:
+        held = read_dbn(file, names)
+        rows = bars_of_dbn(held)
+    return FileBars(path.name, digest, rows, file.simulated, held.dataset, held.end, _several(path, held, ask))
 
 
-def _contradiction(path: Path, ask: Ask) -> str | None:
+def _contradiction(schema: str | None, ask: Ask) -> str | None:
     if ask.stamp not in {None, "open"} or ask.tz not in {None, "UTC"} or ask.time_unit is not None:
         return "DBN stamps bars at their open in UTC: leave --stamp, --tz and --time-unit out"
-    schema = schema_of(path)
     if schema in _TRADE_SCHEMAS and ask.content != TRADES:
         return f"it holds {schema}: say --content trades to make bars of them"
     if schema == SECONDS and ask.content != SECONDS:

@@ -92,6 +92,7 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
         request.time_unit,
         request.content,
         contracts.names_of_ids(store, root),
+        contracts.names_of_ids(store, root, simulated=True),
     )
     read = [read_file(Path(path), ask) for path in request.files]
     known = Known(

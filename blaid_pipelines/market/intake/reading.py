@@ -38,7 +38,8 @@ _CHUNK = 8192
 class Ask:
     """What is wanted of a file, with what it cannot say itself: ``stamp``, ``tz``, ``time_unit``, ``content``.
 
-    ``names`` gives the contracts behind instrument ids, by UTC date, where a file holds only the ids.
+    ``names`` gives the contracts behind instrument ids, by UTC date, where a file holds only the ids;
+    ``simulated_names`` the same for files that a sandbox gateway wrote.
     """
 
     symbol: str
@@ -48,6 +49,7 @@ class Ask:
     time_unit: str | None = None
     content: str = BARS
     names: ContractMap = field(default_factory=dict)
+    simulated_names: ContractMap = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,9 @@ from blaid_pipelines.providers.databento.dbn import (
     ContractMap,
     Definition,
     Statistic,
-    is_simulated,
+    open_dbn,
     read_definitions,
     read_statistics,
-    schema_of,
 )
 from blaid_pipelines.reasons import Reason, ReasonCode, StopAndFix
 
@@ -95,16 +94,14 @@ def read_reference(path: Path, names: ContractMap, tz: str | None) -> ReferenceF
 
 
 def _dbn(path: Path, digest: str, names: ContractMap) -> ReferenceFile:
-    schema = schema_of(path)
-    if schema == "definition":
-        return ReferenceFile(path.name, digest, is_simulated(path), read_definitions(path), [])
-    if schema == "statistics":
-        days = [
-            day for statistic in read_statistics(path, names) if (day := _day_count(path.name, statistic)) is not None
-        ]
-        return ReferenceFile(path.name, digest, is_simulated(path), [], days)
-    holds = "mixed records" if schema is None else f"schema {schema}"
-    raise unsupported(path.name, f"holds {holds}, neither definitions nor statistics", schema=schema)
+    file = open_dbn(path)
+    if file.schema == "definition":
+        return ReferenceFile(path.name, digest, file.simulated, read_definitions(file), [])
+    if file.schema == "statistics":
+        counts = [_day_count(path.name, statistic) for statistic in read_statistics(file, names)]
+        return ReferenceFile(path.name, digest, file.simulated, [], [count for count in counts if count is not None])
+    holds = "mixed records" if file.schema is None else f"schema {file.schema}"
+    raise unsupported(path.name, f"holds {holds}, neither definitions nor statistics", schema=file.schema)
 
 
 def _day_count(name: str, statistic: Statistic) -> DayCount | None:

@@ -107,6 +107,22 @@ ContractMap = Mapping[int, Sequence[SymbolInterval]]
 
 
 @dataclass(frozen=True, eq=False)
+class OpenDbn:
+    """A DBN file unpacked, its records not yet looked at. ``schema`` is None for mixed records."""
+
+    name: str
+    raw: bytes
+    metadata: Any
+    body: bytes
+    simulated: bool
+
+    @property
+    def schema(self) -> str | None:
+        """What the file says that it holds."""
+        return None if self.metadata.schema is None else str(self.metadata.schema)
+
+
+@dataclass(frozen=True, eq=False)
 class DbnBars:
     """Bars as Databento sends them, in file order.
 
@@ -203,7 +219,16 @@ class Definition:
     expiration: int | None
 
 
-def read_dbn(data: bytes | Path, contracts: ContractMap | None = None) -> DbnBars:
+def open_dbn(data: bytes | Path | OpenDbn) -> OpenDbn:
+    """Unpack a file, or the bytes of one, and read its metadata. Raises as :func:`read_dbn`."""
+    if isinstance(data, OpenDbn):
+        return data
+    name, raw = _load(data)
+    metadata, body, simulated = _split(name, raw)
+    return OpenDbn(name, raw, metadata, body, simulated)
+
+
+def read_dbn(data: bytes | Path | OpenDbn, contracts: ContractMap | None = None) -> DbnBars:
     """The bars of a DBN file or of its bytes.
 
     ``contracts`` names the contract behind each instrument id, as ``DatabentoHistorical.resolve`` gives it; without it
@@ -211,10 +236,10 @@ def read_dbn(data: bytes | Path, contracts: ContractMap | None = None) -> DbnBar
     ``FILE_UNREADABLE`` (missing, empty, cut, not DBN) or ``FORMAT_UNSUPPORTED`` (``.dbz``, fragment, unknown version,
     a schema that is not OHLCV bars).
     """
-    name, raw = _load(data)
-    metadata, body, simulated = _split(name, raw)
+    file = open_dbn(data)
+    name, metadata = file.name, file.metadata
     schema = _schema_among(name, metadata, _RTYPES, "bars")
-    records = _records(name, body, OHLCV_DTYPE, _RTYPES[schema], bool(metadata.ts_out))
+    records = _records(name, file.body, OHLCV_DTYPE, _RTYPES[schema], bool(metadata.ts_out))
     ids = records["instrument_id"].astype(np.int64)
     ts_open = _stamps(name, records["ts_event"])
     contract_code, names = name_contracts(ids, ts_open, contracts or {}, _own_contracts(metadata))
@@ -232,22 +257,22 @@ def read_dbn(data: bytes | Path, contracts: ContractMap | None = None) -> DbnBar
         contracts=names,
         partial=tuple(metadata.partial),
         not_found=tuple(metadata.not_found),
-        simulated=simulated,
+        simulated=file.simulated,
         stype_in=str(metadata.stype_in),
         **prices,
     )
 
 
-def read_trades(data: bytes | Path, contracts: ContractMap | None = None) -> DbnTrades:
+def read_trades(data: bytes | Path | OpenDbn, contracts: ContractMap | None = None) -> DbnTrades:
     """The trades of a DBN file of schema ``trades`` or ``tbbo``, whose quotes are left aside.
 
     Raises as :func:`read_dbn`, with ``FORMAT_UNSUPPORTED`` also for a record that is no trade.
     """
-    name, raw = _load(data)
-    metadata, body, simulated = _split(name, raw)
+    file = open_dbn(data)
+    name, metadata = file.name, file.metadata
     schema = _schema_among(name, metadata, _TRADES, "trades")
     dtype, rtype = _TRADES[schema]
-    records = _records(name, body, dtype, rtype, bool(metadata.ts_out))
+    records = _records(name, file.body, dtype, rtype, bool(metadata.ts_out))
     other = records["action"] != b"T"
     if other.any():
         row = int(np.argmax(other))
@@ -269,26 +294,19 @@ def read_trades(data: bytes | Path, contracts: ContractMap | None = None) -> Dbn
         instrument_id=ids,
         contract_code=contract_code,
         contracts=names,
-        simulated=simulated,
+        simulated=file.simulated,
         stype_in=str(metadata.stype_in),
     )
 
 
-def schema_of(data: bytes | Path) -> str | None:
-    """The schema that a DBN file says it holds; None for mixed records. Raises as :func:`read_dbn`."""
-    name, raw = _load(data)
-    metadata, _, _ = _split(name, raw)
-    return None if metadata.schema is None else str(metadata.schema)
-
-
-def read_statistics(data: bytes | Path, contracts: ContractMap | None = None) -> list[Statistic]:
+def read_statistics(data: bytes | Path | OpenDbn, contracts: ContractMap | None = None) -> list[Statistic]:
     """The statistics of a DBN file of schema ``statistics``, in file order. Raises as :func:`read_dbn`."""
     from databento_dbn import StatMsg
 
-    name, raw = _load(data)
-    metadata, _, _ = _split(name, raw)
+    file = open_dbn(data)
+    name, metadata = file.name, file.metadata
     _schema_among(name, metadata, {"statistics": None}, "statistics")
-    records = [record for record in _decoded(name, raw) if isinstance(record, StatMsg)]
+    records = [record for record in _decoded(name, file.raw) if isinstance(record, StatMsg)]
     ids = np.array([record.instrument_id for record in records], np.int64)
     stamps = np.array([record.ts_event for record in records], np.uint64)
     codes, names = name_contracts(ids, _stamps(name, stamps), contracts or {}, _own_contracts(metadata))
@@ -306,19 +324,14 @@ def read_statistics(data: bytes | Path, contracts: ContractMap | None = None) ->
     ]
 
 
-def read_definitions(data: bytes | Path) -> list[Definition]:
+def read_definitions(data: bytes | Path | OpenDbn) -> list[Definition]:
     """The contract definitions of a DBN file of schema ``definition``, in file order. Raises as :func:`read_dbn`."""
     from databento_dbn import InstrumentDefMsg
 
-    name, raw = _load(data)
-    metadata, _, _ = _split(name, raw)
+    file = open_dbn(data)
+    name, metadata = file.name, file.metadata
     _schema_among(name, metadata, {"definition": None}, "definitions")
-    return [_definition(record) for record in _decoded(name, raw) if isinstance(record, InstrumentDefMsg)]
-
-
-def is_simulated(data: bytes | Path) -> bool:
-    """Whether a sandbox gateway wrote these bytes. Raises as :func:`read_dbn`."""
-    return _split(*_load(data))[2]
+    return [_definition(record) for record in _decoded(name, file.raw) if isinstance(record, InstrumentDefMsg)]
 
 
 def _decoded(name: str, raw: bytes) -> list[Any]:
