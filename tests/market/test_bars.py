@@ -14,8 +14,10 @@ from blaid_pipelines.market.bars import (
     MISSING_VOLUME,
     NOT_FINITE,
     Bars,
+    content_hash_of,
     nanos_of,
 )
+from tests.market.helpers import clean_bars
 
 PRICE = st.one_of(st.integers(-(10**15), 10**15), st.sampled_from([MISSING, NOT_FINITE]))
 ROW = st.tuples(
@@ -109,3 +111,30 @@ def test_columns_of_unequal_length_are_refused() -> None:
         Bars(column, column, column, column, np.array([1, 2], np.int64), column, code, ("A",))
     with pytest.raises(ValueError, match="contract"):
         Bars(column, column, column, column, column, column, code + 1, ("A",))
+
+
+def test_the_hash_never_changes_from_version_to_version() -> None:
+    """Written down when bars were first stored: sessions and decisions on record cite these hashes."""
+    assert clean_bars().content_hash() == "a985f6afbfa03bc64e2afca5121b6a6da57d9983902a514be4824eb5a027ab38"
+    odd = of_rows(
+        [(DAY_NS - 1, 1, MISSING, NOT_FINITE, -5, -1, "B"), (DAY_NS - 1, 1, 2, 3, 4, 5, "A"), (7, 1, 1, 1, 1, 1, "Z")]
+    )
+    assert odd.content_hash() == "3ceef17b4b4141a54d0215804279d145722c5183dd15ace2a2b5ec2eff9a574a"
+
+
+def test_what_a_day_says_is_what_its_bars_say() -> None:
+    bars = clean_bars()
+    for entry in bars.days():
+        day = bars.slice(entry.day * DAY_NS, (entry.day + 1) * DAY_NS)
+        assert (entry.bars, entry.first_ns, entry.last_ns) == (len(day), day.ts_open[0], day.ts_open[-1])
+        assert (entry.contracts, [entry]) == (day.contracts, day.days())
+    assert content_hash_of(bars.days()) == bars.content_hash()
+
+
+def test_chunks_that_number_their_contracts_differently_are_one_table() -> None:
+    parts = [of_rows([(row, 1, 1, 1, 1, 1, name)]) for row, name in enumerate("BAB")]
+    table = pa.concat_tables([part.to_table() for part in parts])
+    assert table.column("contract").num_chunks == 3
+    assert Bars.from_table(table).content_hash() == Bars.concat(parts).content_hash()
+    plain = table.set_column(6, "contract", table.column("contract").cast(pa.string()))
+    assert Bars.from_table(plain).content_hash() == Bars.concat(parts).content_hash()

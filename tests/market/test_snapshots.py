@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
@@ -29,6 +31,7 @@ from blaid_pipelines.market.lake.snapshots import (
     resolve_snapshot,
     verdict_of,
 )
+from blaid_pipelines.market.lake.verified import VerifiedFiles
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.settings import Settings
 from blaid_pipelines.store.database import Store
@@ -301,3 +304,43 @@ def test_a_passing_verdict_counts_only_whole(store: Store, settings: Settings, c
         )
     with pytest.raises(Refused):
         require_pass(store, snapshot)
+
+
+def test_files_are_hashed_once_and_again_when_they_change(tmp_path: Path) -> None:
+    now = [0]
+
+    def later(seconds: int) -> VerifiedFiles:
+        now[0] = max(path.stat().st_ctime_ns for path in tmp_path.rglob("*.parquet")) + seconds * 10**9
+        return VerifiedFiles(tmp_path, lambda: now[0])
+
+    [file] = write_segment(tmp_path, "D", "ohlcv-1m", "MES.c.0", CLEAN, *SPAN, {})
+    path = tmp_path / file.path
+    first = later(1)
+    assert first.intact(file.path, file.sha256)
+    first.save()
+    assert not (tmp_path / ".blaid").exists(), "written a moment ago: it could change without looking changed"
+    for _ in range(2):
+        known = later(10)
+        assert known.intact(file.path, file.sha256)
+        known.save()
+    assert known.hashed == 0, "seen before, untouched"
+    assert not known.intact(file.path, "0" * 64)
+    looks = path.stat()
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(bytes(data))
+    os.utime(path, ns=(looks.st_atime_ns, looks.st_mtime_ns))
+    changed = later(10)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (looks.st_size, looks.st_mtime_ns)
+    assert not changed.intact(file.path, file.sha256), "the time of change was set back, that of the inode cannot be"
+    (tmp_path / ".blaid" / "verified.json").write_text("[junk")
+    assert not later(10).intact(file.path, file.sha256)
+    path.unlink()
+    assert not VerifiedFiles(tmp_path).intact(file.path, file.sha256)
+
+
+def test_files_written_before_decimals_were_stored_as_integers_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    pq.write_table(CLEAN.to_table(), path, compression="zstd", version="2.6")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_file(tmp_path, "old.parquet", digest).content_hash() == CLEAN.content_hash()
