@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "contracts": ("blaid_pipelines.cli.contracts:contracts", "Import and list contract definitions, open interest."),
     "rolls": ("blaid_pipelines.cli.rolls:rolls", "Show when contracts roll, and where a series in the lake rolled."),
     "lake": ("blaid_pipelines.cli.lake:lake", "Show what the lake holds, and remove what nothing cites."),
+    "reconcile": ("blaid_pipelines.cli.reconcile:reconcile", "Hold bars against daily bars, copies, the backup."),
     "bot": ("blaid_pipelines.cli.bot:bot", "Create and list bots."),
     "backtest": ("blaid_pipelines.cli.research:backtest", "Backtest, diagnose, score and judge one bot."),
     "reproduce": ("blaid_pipelines.cli.research:reproduce", "Run a recorded session again and compare bit for bit."),

@@ -16,6 +16,7 @@ from blaid_pipelines.backtest.engine import BacktestSpec, CostModel
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.instruments import InstrumentSpec, costs_on, get_instrument, margins_on
 from blaid_pipelines.market.lake.snapshots import get_snapshot, load_bars, require_pass, resolve_snapshot
+from blaid_pipelines.market.reconcile import require_reconciled
 from blaid_pipelines.market.rolls import RollStep
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
@@ -72,10 +73,11 @@ def find_snapshot(lab: LabContext, bot: Bot, snapshot_id: str | None) -> Snapsho
 def gather_inputs(lab: LabContext, bot: Bot, snapshot: Snapshot, cache: InputCache) -> Inputs:
     """Check and load what a backtest of ``bot`` over ``snapshot`` reads.
 
-    Raises :class:`Refused` where the snapshot is unjudged, judged under another policy, failing or spoilt, and where
-    costs or margins change inside its range.
+    Raises :class:`Refused` where the snapshot is unjudged, judged under another policy, failing or spoilt, where it was
+    held against another account of its bars and not confirmed, and where costs or margins change inside its range.
     """
     verdict = require_pass(lab.store, snapshot, lab.policy.hash)
+    require_reconciled(lab.store, snapshot, lab.policy.hash, lab.policy.reconciliation)
     instrument = get_instrument(lab.store, bot.instrument)
     if snapshot.snapshot_id not in cache.arrays:
         cache.arrays[snapshot.snapshot_id] = load_arrays(lab, instrument, snapshot)

@@ -148,29 +148,34 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "code"), OUTAGE_FAULTS, ids=[f"{f.kind}-{f.status}" for f, _ in OUTAGE_FAULTS])
-def test_every_outage_and_every_policy(fault: Fault, code: ReasonCode, world: World) -> None:
-    for fallback in ("none", "sim"):
+def test_every_outage_and_every_policy(world: World) -> None:
+    """One world for all: each outage meets a series of its own, by symbol and schema."""
+    series = [(symbol, schema) for symbol in ("MES.c.0", "MESH4") for schema in ("ohlcv-1m", "ohlcv-1h")]
+    asked = [(12, *pair) for pair in series] + [(18, *series[0])]
+    for (fault, code), (start, symbol, schema) in zip(OUTAGE_FAULTS, asked, strict=True):
+        for fallback in ("none", "sim", "alt_provider"):
+            world.gateway.clear_faults()
+            world.gateway.add_faults(fault)
+            before = world.asked_massive()
+            if fallback != "alt_provider":
+                with pytest.raises(BlaidError) as caught:
+                    world.with_policy(fallback).pull(start, start + 1, symbol, schema)
+                assert caught.value.reason.code is code
+                assert world.asked_massive() == before
+                continue
+            snapshot = world.pull(start, start + 1, symbol, schema)
+            assert snapshot.provenance["fallback_for"]["code"] == code.value
+            world.assert_proven(snapshot)
+
+
+def test_a_refusal_is_never_walked_around(world: World) -> None:
+    for fault, code in REFUSALS:
         world.gateway.clear_faults()
-        world.gateway.add_faults(fault)
+        world.gateway.add_faults(replace(fault, times=9))
         with pytest.raises(BlaidError) as caught:
-            world.with_policy(fallback).pull()
+            world.pull()
         assert caught.value.reason.code is code
-        assert world.asked_massive() == 0
-    world.gateway.clear_faults()
-    world.gateway.add_faults(fault)
-    snapshot = world.pull()
-    assert snapshot.provenance["fallback_for"]["code"] == code.value
-    world.assert_proven(snapshot)
-
-
-@pytest.mark.parametrize(("fault", "code"), REFUSALS, ids=[f"{code.value}-{f.status}" for f, code in REFUSALS])
-def test_a_refusal_is_never_walked_around(fault: Fault, code: ReasonCode, world: World) -> None:
-    world.gateway.add_faults(replace(fault, times=9))
-    with pytest.raises(BlaidError) as caught:
-        world.pull()
-    assert caught.value.reason.code is code
-    assert code not in OUTAGES
+        assert code not in OUTAGES
     assert world.asked_massive() == 0
 
 

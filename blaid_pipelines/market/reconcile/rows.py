@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from blaid_pipelines.market.reconcile.comparison import KINDS, Comparison
 from blaid_pipelines.market.reconcile.thresholds import ReconciliationThresholds
@@ -60,7 +61,7 @@ def newest_reconciliations(store: Store, snapshot_id: str) -> dict[str, Reconcil
     query = (
         select(Reconciliation)
         .where(Reconciliation.snapshot_id == snapshot_id)
-        .distinct(Reconciliation.kind)
+        .ext(distinct_on(Reconciliation.kind))
         .order_by(Reconciliation.kind, Reconciliation.created_at.desc(), Reconciliation.id.desc())
     )
     with store.session() as session:
