@@ -8,13 +8,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from blaid_pipelines.cli.main import COMMANDS, main
+from blaid_pipelines.cli.main import COMMANDS, blaid, main
 from blaid_pipelines.cli.output import print_table
 from blaid_pipelines.settings import Settings
 
-PATHS = [(name,) for name in COMMANDS if name != "bot"] + [("bot", "create"), ("bot", "list")]
+
+def _paths() -> list[tuple[str, ...]]:
+    """Every command, and of a group every command in it."""
+    found: list[tuple[str, ...]] = []
+    for name in COMMANDS:
+        command = blaid.get_command(click.Context(blaid), name)
+        inside = command.commands if isinstance(command, click.Group) else {}
+        found += [(name, inner) for inner in inside] or [(name,)]
+    return found
+
+
+PATHS = _paths()
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
