@@ -1,13 +1,19 @@
-"""``blaid sql``: one read-only query on the analysts' warehouse, as a table or as JSON.
+"""``blaid sql``: one read-only query on the analysts' warehouse, as a table, as CSV or as JSON.
 
 The query runs on the versioned file that is current when it starts, so a rebuild never gets in its way. Only statements
-that read are run, on a read-only connection that reaches no file but the warehouse and the lake.
+that read are run, on a read-only connection that reaches no file but the warehouse and the lake. Beside the answer it
+says how many rows the database has that the warehouse does not.
 """
 
 from __future__ import annotations
 
+import csv
+import difflib
+import io
+import json
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,33 +22,61 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blaid_pipelines.cli.output import json_option, note, print_json, print_table
-from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, StopAndFix
-from blaid_pipelines.settings import load_settings
+from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, StopAndFix
+from blaid_pipelines.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import duckdb
 
 EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?(\([^)]*\)\s*)?", re.IGNORECASE)
 TABLES_QUERY = (
-    'select table_schema || \'.\' || table_name as "table", estimated_size as "rows", comment from '
-    "(select schema_name as table_schema, table_name, estimated_size, comment from duckdb_tables()) order by 1"
+    'select schema_name || \'.\' || table_name as "table", estimated_size as "rows", comment as description '
+    "from duckdb_tables() order by schema_name, table_name"
 )
+COLUMNS_QUERY = (
+    'select column_name as "column", lower(data_type) as type, comment as description from duckdb_columns() '
+    "where schema_name || '.' || table_name = {table} order by column_index"
+)
+SHOWN_ROWS = 1000
 
 
 @click.command()
 @click.argument("query", required=False)
-@click.option("--limit", type=click.IntRange(min=0), default=1000, show_default=True, help="Rows to show; 0 for all.")
+@click.option("--tables", is_flag=True, help="List the tables, each with its rows and what a row is.")
+@click.option("--describe", metavar="TABLE", help="Columns of a table with their types and meanings.")
+@click.option("--limit", type=click.IntRange(min=0), help=f"Rows to show; 0 for all. [default: {SHOWN_ROWS}; CSV: all]")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 @click.option("--refresh", is_flag=True, help="Build the warehouse from the newest evidence first.")
+@click.option("--no-check", is_flag=True, help="Do not compare the warehouse with the database.")
 @json_option
-def sql(query: str | None, limit: int, refresh: bool, as_json: bool) -> None:
+def sql(
+    query: str | None,
+    tables: bool,
+    describe: str | None,
+    limit: int | None,
+    as_csv: bool,
+    refresh: bool,
+    no_check: bool,
+    as_json: bool,
+) -> None:
     """Run one read-only QUERY on the warehouse; without QUERY, list its tables.
 
     \b
-    blaid sql "select bot_name, decision, first_failing_gate from marts.promotion_evidence where is_latest"
-    blaid sql "select bot_name, sum(net_pnl_usd) from marts.fct_trades where is_latest group by all"
+    blaid sql "select bot_name, decision, first_failing_gate from promotion_evidence where is_latest"
+    blaid sql "select bot_name, sum(net_pnl_usd) from daily_pnl where is_latest group by all"
+    blaid sql --describe daily_pnl
     """
     from blaid_pipelines.lab.warehouse import built_at, current_warehouse
 
+    if (query is not None) + tables + (describe is not None) > 1 or (as_csv and as_json):
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                "one of QUERY, --tables and --describe is wanted, and one of --csv and --json",
+                "Leave all but one out.",
+                {},
+            )
+        )
     settings = load_settings()
     if refresh:
         from resources.commands import run_warehouse
@@ -50,17 +84,93 @@ def sql(query: str | None, limit: int, refresh: bool, as_json: bool) -> None:
         note("Building the warehouse ...")
         run_warehouse(settings)
     warehouse = current_warehouse(settings)
-    answer = run_query(warehouse, settings.lake, TABLES_QUERY if query is None else query, limit)
+    rows_wanted = limit if limit is not None else 0 if as_csv else SHOWN_ROWS
+    if describe is not None:
+        query = _columns_query(warehouse, settings.lake, describe)
+    answer = run_query(warehouse, settings.lake, TABLES_QUERY if query is None else query, rows_wanted)
+    age = None if no_check else _age_of(settings, warehouse)
     made = built_at(warehouse)
     if as_json:
-        print_json({"success": True, "warehouse": warehouse.stem, "built_at": made, **answer})
+        behind = None if age is None else {"newer": age.newer, "unknown": age.unknown}
+        print_json({"success": True, "warehouse": warehouse.stem, "built_at": made, "database": behind, **answer})
         return
     columns = [column["name"] for column in answer["columns"]]
-    numeric = [column["name"] for column in answer["columns"] if _is_number(column["type"])]
-    print_table("", columns, [[row[name] for name in columns] for row in answer["rows"]], right=numeric)
-    age = "" if made is None else f", built {_age(made, datetime.now(UTC))} ago"
-    more = f" (the first {limit}; --limit 0 shows all)" if answer["truncated"] else ""
-    note(f"{len(answer['rows'])} rows{more}; warehouse {warehouse.stem}{age}")
+    cells = [[row[name] for name in columns] for row in answer["rows"]]
+    if as_csv:
+        _print_csv(columns, cells)
+    else:
+        numeric = [column["name"] for column in answer["columns"] if _is_number(column["type"])]
+        print_table("", columns, cells, right=numeric)
+    old = "" if made is None else f", built {_age(made, datetime.now(UTC))} ago"
+    more = f" (the first {rows_wanted}; --limit 0 shows all)" if answer["truncated"] else ""
+    note(f"{len(cells)} row{'' if len(cells) == 1 else 's'}{more}; warehouse {warehouse.stem}{old}")
+    if age is not None and age.text:
+        note(age.text)
+
+
+@dataclass(frozen=True)
+class Age:
+    """How the warehouse stands to the database: rows by kind that it does not hold, or why that is not known."""
+
+    newer: dict[str, int] | None
+    unknown: str | None = None
+
+    @property
+    def text(self) -> str:
+        """A line for people; empty when the warehouse holds everything."""
+        if self.newer is None:
+            return f"Whether the database holds newer rows is not known: {self.unknown}"
+        more = [f"{count} {kind}" for kind, count in self.newer.items() if count > 0]
+        if any(count < 0 for count in self.newer.values()):
+            return "The database holds fewer rows than this warehouse was built from: it was restored, or is another."
+        return f"The database is newer: {', '.join(more)} more. `--refresh` builds the warehouse again." if more else ""
+
+
+def _age_of(settings: Settings, warehouse: Path) -> Age:
+    from blaid_pipelines.lab.warehouse import newer_rows
+    from blaid_pipelines.store.database import open_store
+
+    try:
+        with open_store(settings) as store:
+            newer = newer_rows(store, warehouse)
+            return Age(newer, "this file does not say what it was built from" if newer is None else None)
+    except BlaidError as error:  # the answer stands without a database; how old it is does not, and says so
+        return Age(None, error.reason.message)
+
+
+def _columns_query(warehouse: Path, lake: Path, name: str) -> str:
+    """The query for a table's columns, by its name with or without schema; marts come before staging."""
+    known = [row["table"] for row in run_query(warehouse, lake, TABLES_QUERY, 0)["rows"]]
+    found = [table for table in known if name.lower() in {table, table.partition(".")[2]}]
+    if not found:
+        close = difflib.get_close_matches(name, sorted({table.partition(".")[2] for table in known}), n=3)
+        advice = f"Did you mean {', '.join(close)}? " if close else ""
+        raise InvalidRequest(
+            Reason(
+                ReasonCode.INVALID_REQUEST,
+                f"the warehouse has no table {name!r}",
+                f"{advice}`blaid sql --tables` lists them.",
+                {"table": name},
+            )
+        )
+    return COLUMNS_QUERY.format(table="'" + min(found).replace("'", "''") + "'")
+
+
+def _print_csv(columns: list[str], rows: list[list[Any]]) -> None:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(_csv_cell(cell) for cell in row)
+    click.echo(out.getvalue(), nl=False)
+
+
+def _csv_cell(cell: Any) -> Any:
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    if isinstance(cell, list | dict):
+        return json.dumps(cell, default=str)
+    return cell.isoformat() if isinstance(cell, datetime) else cell
 
 
 def run_query(warehouse: Path, lake: Path, query: str, limit: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sqlalchemy import Boolean, Connection, Date, Float, Integer, Numeric, Table, select
+from sqlalchemy import Boolean, Connection, Date, Float, Integer, Numeric, Table, func, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
@@ -307,6 +307,32 @@ def built_at(warehouse: Path) -> datetime | None:
         return datetime.strptime(warehouse.name.split("Z-")[0], "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def newer_rows(store: Store, warehouse: Path) -> dict[str, int] | None:
+    """Rows of Postgres that this warehouse does not hold, by kind; None for a file that is no warehouse of ours.
+
+    The tables compared are insert-only, so a count is enough. Below zero: the database is not the one it was made from.
+    """
+    import duckdb
+
+    kinds = {
+        "sessions": BacktestSession,
+        "decisions": PromotionDecision,
+        "changes of series": SeriesHead,
+        "verdicts": QualityVerdict,
+    }
+    try:
+        with duckdb.connect(str(warehouse), read_only=True) as connection:
+            held = {
+                kind: connection.execute(f"select count(*) from staging.stg_{mapped.__tablename__}").fetchall()[0][0]
+                for kind, mapped in kinds.items()
+            }
+    except duckdb.CatalogException:
+        return None
+    with store.session() as session:
+        there = {kind: session.scalar(select(func.count()).select_from(mapped)) or 0 for kind, mapped in kinds.items()}
+    return {kind: there[kind] - held[kind] for kind in kinds}
 
 
 def exported_names() -> Sequence[str]:

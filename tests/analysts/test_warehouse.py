@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,27 +16,33 @@ from typing import Any
 
 import duckdb
 import pytest
+from sqlalchemy import select
 
 from blaid_pipelines.lab.bots import NewBot, create_bot
-from blaid_pipelines.lab.context import open_lab
+from blaid_pipelines.lab.context import LabContext, open_lab
+from blaid_pipelines.lab.coverage import head_coverage
 from blaid_pipelines.lab.cycle import run_cohort
-from blaid_pipelines.lab.dbt_project import read_project
+from blaid_pipelines.lab.dbt_project import PROJECT, read_project
 from blaid_pipelines.lab.series import judge_series, pull_series
 from blaid_pipelines.lab.status import bot_statuses, deciding_gate
 from blaid_pipelines.lab.warehouse import (
     WarehouseBuild,
     built_at,
+    coverage_cache,
     current_warehouse,
     dbt_cache,
+    docs_of,
     export_tables,
     open_build,
     publish,
 )
+from blaid_pipelines.market.purchase.budget import UNBILLED
 from blaid_pipelines.market.purchase.pull import PullRequest
 from blaid_pipelines.reasons import ReasonCode, RetryLater, StopAndFix
 from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise
 from blaid_pipelines.settings import Settings, load_settings
 from blaid_pipelines.store.database import Store
+from blaid_pipelines.store.tables import SeriesHead, Snapshot
 from resources.dbt import DbtOutcome, dbt_build
 from resources.launch import run_job_in_process
 from tests.analysts.world import EARNER_NET_CENTS, EARNER_PNL_CENTS, GATES, populate
@@ -46,7 +53,7 @@ NOW = datetime(2024, 7, 1, 12, 0, tzinfo=UTC)
 
 
 def build_with_dbt(settings: Settings, store: Store, build: WarehouseBuild) -> DbtOutcome:
-    export_tables(store, settings.lake, build)
+    export_tables(store, settings.lake, build, coverage_cache(settings))
     return dbt_build(build.folder, dbt_cache(settings))
 
 
@@ -78,7 +85,8 @@ class TestMarts:
     """One dbt build on the hand-made LAB, looked at from all sides."""
 
     @pytest.fixture
-    def published(self, settings: Settings, store: Store) -> Path:
+    def published(self, warehouse_settings: Settings, store: Store) -> Path:
+        settings = warehouse_settings
         populate(store, settings.lake)
         # a file that no session names: of a run that died before its rows were written
         orphan = settings.lake / "trades" / "bot_id=x" / "orphan.parquet"
@@ -145,8 +153,66 @@ class TestMarts:
         for schema, table, column, kind in rows(published, f"{columns} order by schema_name, table_name, column_index"):
             found.setdefault(f"{schema}.{table}", []).append((column, kind))
         assert found == documented
+        self.check_every_mart(published)
+        self.check_docs(published)
+        self.check_comments(published)
 
-    def test_an_empty_lab_builds_too_when_asked_for_by_a_query(self, settings: Settings, store: Store) -> None:
+    def check_every_mart(self, published: Path) -> None:
+        """The hand-made days, costs and verdicts, mart by mart."""
+        ids = "select bot_name, session_date::varchar, "
+        daily = ids + "trades, winners, losers, net_pnl_usd, cumulative_net_pnl_usd from daily_pnl order by all"
+        with duckdb.connect(str(published), read_only=True) as connection:
+            connection.execute("set search_path = 'marts,staging'")
+            assert [row for row in connection.sql(daily).fetchall() if row[0] == "earner"] == [
+                ("earner", "2024-06-28", 0, 0, 0, Decimal(0), Decimal(0)),
+                ("earner", "2024-07-01", 3, 2, 1, Decimal("55.57"), Decimal("55.57")),
+            ]
+            curve = ids + "equity_usd, peak_usd, drawdown_usd, return_pct from equity order by all"
+            assert [row for row in connection.sql(curve).fetchall() if row[0] == "earner"] == [
+                ("earner", "2024-06-28", Decimal(25_000), Decimal(25_000), Decimal(0), 0.0),
+                ("earner", "2024-07-01", Decimal("25055.57"), Decimal("25055.57"), Decimal(0), pytest.approx(0.22228)),
+            ]
+            costs = "select bot_name, month::varchar, trades, costs_usd, commission_usd, fees_usd from trading_costs"
+            assert connection.sql(costs).fetchall() == [
+                ("earner", "2024-07-01", 3, Decimal("3.72"), Decimal("1.500000"), Decimal("2.220000"))
+            ]
+            failed = (
+                "select series, verdict, check_name, status, reason_code, observed, threshold_name, threshold "
+                "from quality where status <> 'PASS'"
+            )
+            assert connection.sql(failed).fetchall() == [
+                ("M2K.c.0", "FAIL", "session_gaps", "FAIL", "SESSION_GAP", "240.0", "max_gap_minutes", "30")
+            ]
+            assert connection.sql("select count(*), count(distinct verdict_id) from quality").fetchall() == [(6, 3)]
+            spent = "select endpoint, requests, failed, purchases_without_price, cost_usd from data_costs order by 1"
+            assert connection.sql(spent).fetchall() == [
+                # a purchase without a quote makes the sum unknown, not lower
+                ("metadata.get_cost", 15, 3, 0, Decimal(0)),
+                ("symbology.resolve", 5, 0, 0, Decimal(0)),
+                ("timeseries.get_range", 5, 0, 1, None),
+            ]
+
+    def check_docs(self, published: Path) -> None:
+        """The page of docs lies beside the file, asks nobody else for anything and names no folder of ours."""
+        page = docs_of(published).read_text()
+        assert "One row per backtest session and exchange session: profit by day" in page
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)\s*=\s*[\"']?https?:[^>]*>", page)
+        assert loaded == []
+        project = (Path(__file__).resolve().parents[2] / "dbt_like_sql").as_posix()
+        assert project not in page
+
+    def check_comments(self, published: Path) -> None:
+        """Every table and column explains itself in the file."""
+        silent = "select table_name, column_name from duckdb_columns() where comment is null and not internal"
+        assert rows(published, silent) == []
+        assert rows(published, "select table_name from duckdb_tables() where comment is null") == []
+
+
+class TestOldAndNew:
+    """A warehouse of an empty LAB, and what happens when the LAB moves on."""
+
+    def test_it_says_that_it_is_old_and_a_wrong_cent_keeps_it(self, warehouse_settings: Settings, store: Store) -> None:
+        settings = warehouse_settings
         from click.testing import CliRunner
 
         from blaid_pipelines.cli.sql import sql
@@ -154,14 +220,20 @@ class TestMarts:
         query = "select (select count(*) from fct_trades) as trades, (select count(*) from stg_instruments) as roots"
         result = CliRunner().invoke(sql, ["--refresh", "--json", query])
         assert result.exception is None, result.exception
-        assert json.loads(result.stdout)["rows"] == [{"trades": 0, "roots": 17}]
+        answer = json.loads(result.stdout)
+        assert answer["rows"] == [{"trades": 0, "roots": 17}]
+        assert set(answer["database"]["newer"].values()) == {0}
         assert "Building the warehouse" in result.stderr
+        before = current_warehouse(settings)
 
-    def test_one_cent_between_ledger_and_session_keeps_the_old_warehouse(
-        self, settings: Settings, store: Store
-    ) -> None:
-        before = publish_version(settings, 1)
         populate(store, settings.lake, session_net_cents=EARNER_NET_CENTS + 1)
+        newer = {"sessions": 5, "decisions": 5, "changes of series": 0, "verdicts": 3}
+        assert json.loads(CliRunner().invoke(sql, ["--json", query]).stdout)["database"]["newer"] == newer
+        told = CliRunner().invoke(sql, [query]).stderr
+        assert "The database is newer: 5 sessions, 5 decisions, 3 verdicts more." in told
+        assert "--refresh" in told
+        assert "newer" not in CliRunner().invoke(sql, ["--no-check", query]).stderr
+
         job = run_job_in_process(settings, "warehouse")
         unequal = {"fct_trades:trades_sum_to_their_session", "daily_pnl:daily_pnl_sums_to_its_session"}
         assert set(job.failed_checks) == unequal
@@ -171,12 +243,17 @@ class TestMarts:
         assert current_warehouse(settings) == before
 
 
+def test_unbilled_failures_are_those_of_the_budget() -> None:
+    macro = (PROJECT / "macros" / "unbilled.sql").read_text()
+    assert set(re.findall(r"'([A-Z_]+)'", macro)) == set(UNBILLED)
+
+
 def stored_usd(cost: float) -> Decimal:
     """A cost as the request log keeps it: to the millionth of a dollar."""
     return Decimal(str(cost)).quantize(Decimal("0.000001"), ROUND_HALF_UP)
 
 
-def test_the_marts_of_a_real_pull_and_cycle(settings: Settings, gateway: StartGateway) -> None:
+def test_the_marts_of_a_real_pull_and_cycle(warehouse_settings: Settings, gateway: StartGateway) -> None:
     """Nothing made by hand: two pulls of one series and one that the gate refuses, three bots, one build."""
     hole = Defect("gap", int(datetime(2024, 3, 5, 15, tzinfo=UTC).timestamp()) * 10**9, 240)
     recipes = [
@@ -209,6 +286,31 @@ def test_the_marts_of_a_real_pull_and_cycle(settings: Settings, gateway: StartGa
                 build.database,
                 "select endpoint, count(*), count(cost_usd) from staging.stg_provider_requests group by all",
             )
+            data_cost = rows(build.database, "select sum(cost_usd) from marts.data_costs")
+            series = rows(
+                build.database,
+                "select series, bars, sessions, quality_status, reconciliation_status, longest_gap_minutes,"
+                " segments > 0, reason_code from marts.series order by series",
+            )
+            holed = rows(
+                build.database,
+                "select series, session_date::varchar, status, expected_minutes, missing_minutes > 240, contracts"
+                " from marts.coverage where longest_gap_minutes > 60",
+            )
+            equal = rows(
+                build.database,
+                "select (select sum(net_pnl_cents) from marts.daily_pnl) = sum(net_pnl_cents), count(*) > 0"
+                " from marts.fct_trades",
+            )
+        counted = {snapshot.symbol: snapshot.bar_count for snapshot in heads(lab.store)}
+        check_broken_lake(lab, world)
+    assert data_cost == [(sum(bought.values()),)]
+    assert series == [
+        ("M2K.c.0", counted["M2K.c.0"], 5, "FAIL", "NONE", 240.0, True, None),
+        ("MES.c.0", counted["MES.c.0"], 5, "PASS", "NONE", pytest.approx(2, abs=2), True, None),
+    ]
+    assert holed == [("M2K.c.0", "2024-03-05", "PARTIAL", 1380.0, True, "M2KH4")]
+    assert equal == [(True, True)]
     evidence = {row[0]: row[1:] for row in found}
     assert {name: row[:2] for name, row in evidence.items()} == {
         name: (status.first_failing_gate, status.reason) for name, status in statuses.items()
@@ -227,6 +329,28 @@ def test_the_marts_of_a_real_pull_and_cycle(settings: Settings, gateway: StartGa
     shape = {endpoint: (count, priced) for endpoint, count, priced in purchases}
     assert shape["metadata.get_cost"] == (3, 3)
     assert shape["timeseries.get_range"] == (3, 0)
+
+
+def heads(store: Store) -> list[Snapshot]:
+    """The snapshots that bots read."""
+    with store.session() as session:
+        ids = {head.symbol: head.snapshot_id for head in session.scalars(select(SeriesHead).order_by(SeriesHead.id))}
+        found = list(session.scalars(select(Snapshot).where(Snapshot.snapshot_id.in_(ids.values()))))
+        session.expunge_all()
+    return found
+
+
+def check_broken_lake(lab: LabContext, settings: Settings) -> None:
+    """Known numbers come from the cache; a snapshot whose files are gone is a finding, and does not stop the others."""
+    known = head_coverage(lab.store, lab.lake, coverage_cache(settings))
+    victim = next(snapshot for snapshot in heads(lab.store) if snapshot.symbol == "MES.c.0")
+    (lab.lake / victim.files[0]["path"]).unlink()
+    assert head_coverage(lab.store, lab.lake, coverage_cache(settings)) == known
+    fresh = head_coverage(lab.store, lab.lake, settings.home / "other-cache")
+    said = {row["snapshot_id"]: row["reason_code"] for row in fresh.readings.to_pylist()}
+    assert said.pop(victim.snapshot_id) == "SNAPSHOT_CORRUPT"
+    assert set(said.values()) == {None}
+    assert set(fresh.sessions.column("snapshot_id").to_pylist()) == set(said)
 
 
 def test_a_trade_file_that_is_gone_stops_the_export(settings: Settings, store: Store) -> None:
@@ -336,7 +460,7 @@ def test_sql_answers_as_a_table_and_as_json(settings: Settings) -> None:
     assert code == 0
     assert "value" in output
     assert "7" in output
-    assert "1 rows; warehouse" in errors
+    assert "1 row; warehouse" in errors
     code, output, _ = blaid("sql", "--json")
     assert [row["table"] for row in json.loads(output)["rows"]] == ["main.t"]
 
@@ -418,6 +542,67 @@ def test_sql_reads_in_every_usual_form(query: Any, text: str) -> None:
     code, answer = query(text)
     assert code == 0
     assert answer["rows"]
+
+
+def test_sql_lists_and_describes_tables(query: Any, settings: Settings) -> None:
+    with open_build(settings, NOW.replace(second=9), "run00009") as build:
+        with duckdb.connect(str(build.database)) as connection:
+            connection.execute("create schema staging; create schema marts")
+            connection.execute("create table marts.pnl as select 1::bigint as cents, 'x' as name")
+            connection.execute("comment on table marts.pnl is 'One row per day'")
+            connection.execute("comment on column marts.pnl.cents is 'Profit in cents'")
+            connection.execute("create table staging.pnl as select 1 as other")
+        publish(settings, build)
+    listed = {"table": "marts.pnl", "rows": 1, "description": "One row per day"}
+    assert query("--tables")[1]["rows"][0] == listed
+    assert query()[1]["rows"][0] == listed
+    for name in ("pnl", "marts.pnl", "PNL"):
+        assert query("--describe", name)[1]["rows"] == [
+            {"column": "cents", "type": "bigint", "description": "Profit in cents"},
+            {"column": "name", "type": "varchar", "description": None},
+        ]
+    assert [row["column"] for row in query("--describe", "staging.pnl")[1]["rows"]] == ["other"]
+    code, reason = query("--describe", "pnll")
+    assert (code, reason.suggested_fix) == (2, "Did you mean pnl? `blaid sql --tables` lists them.")
+    code, reason = query("--describe", "nothing' or 1 = 1 --")
+    assert (code, reason.code) == (2, ReasonCode.INVALID_REQUEST)
+
+
+@pytest.mark.parametrize("both", [("--tables", "from t"), ("--tables", "--describe", "t"), ("--csv", "from t")])
+def test_sql_wants_one_thing_at_a_time(query: Any, both: tuple[str, ...]) -> None:
+    code, reason = query(*both)  # with --json
+    assert (code, reason.code) == (2, ReasonCode.INVALID_REQUEST)
+
+
+def test_sql_as_csv(query: Any) -> None:
+    from click.testing import CliRunner
+
+    from blaid_pipelines.cli.sql import sql
+
+    text = "select 1.50::decimal(4,2) as usd, 'a,\"b' as quoted, null as none, true as yes, [1, 2] as list, "
+    text += "timestamp with time zone '2024-03-04 00:00:00+00' as ts, date '2024-03-04' as d"
+    done = CliRunner().invoke(sql, ["--csv", text])
+    assert done.stdout == (
+        'usd,quoted,none,yes,list,ts,d\n1.50,"a,""b",,true,"[1, 2]",2024-03-04T00:00:00+00:00,2024-03-04\n'
+    )
+    assert len(CliRunner().invoke(sql, ["--csv", "from range(3000)"]).stdout.splitlines()) == 3001
+    cut = CliRunner().invoke(sql, ["--csv", "--limit", "2", "from range(3000)"])
+    assert len(cut.stdout.splitlines()) == 3
+    assert "the first 2" in cut.stderr
+
+
+def test_sql_says_when_it_cannot_know_how_old_it_is(query: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert query("from t")[1]["database"] == {
+        "newer": None,
+        "unknown": "this file does not say what it was built from",
+    }
+    monkeypatch.setenv("BLAID_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    code, answer = query("from t")
+    assert code == 0
+    assert answer["rows"] == [{"value": 7}]
+    assert answer["database"]["newer"] is None
+    assert answer["database"]["unknown"]
+    assert query("--no-check", "from t")[1]["database"] is None
 
 
 def test_sql_reads_the_lake(query: Any, settings: Settings) -> None:

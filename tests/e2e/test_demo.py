@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.analysts.tutorial import Reader, steps_of
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -93,6 +95,19 @@ def test_afterwards_everything_can_be_asked(world: dict[str, str], first: dict[s
     rows = _blaid(world, "sql", "select bot_name, count(*) as trades from fct_trades group by 1")
     assert "trend-mes" in json.dumps(rows)
     assert _blaid(world, "explain", "nobody", code=2)["error_code"] == "NOT_FOUND"
+
+
+@pytest.mark.slow
+def test_the_tutorial_prints_what_it_shows(
+    world: dict[str, str], first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BLAID_HOME", "BLAID_SANDBOX_PORT"):
+        monkeypatch.setenv(name, world[name])
+    page = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "analysts.md"
+    reader = Reader(Path(world["BLAID_HOME"]).parent)
+    for step in steps_of(page.read_text()):
+        printed = reader.do(step)
+        assert step.shown in {None, printed}, f"{page.name}, line {step.line}"
 
 
 @pytest.mark.slow
