@@ -121,7 +121,7 @@ def _serve(settings: Settings, series: Sequence[Series], key: str, port: int | N
     def show(item: Received) -> None:
         asked = " ".join(
             f"{name}={item.params[name]}"
-            for name in ("symbols", "schema", "start", "end", "resolution")
+            for name in ("symbols", "schema", "start", "end", "ticker", "resolution")
             if name in item.params
         )
         say(

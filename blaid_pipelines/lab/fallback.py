@@ -41,6 +41,7 @@ def pull_or_fall_back(
     backup's reasons behind it.
     """
     request = _taken_back(lab, request)
+    attempts = lab.policy.stages.LAB.retry_limits.provider_attempts
     try:
         return pull(
             lab.store,
@@ -51,13 +52,15 @@ def pull_or_fall_back(
             request,
             progress,
             limits=lab.policy.pulls,
-            attempts=lab.policy.stages.LAB.retry_limits.provider_attempts,
+            attempts=attempts,
         )
     except (RetryLater, DependencyDown) as error:
         if error.reason.code not in OUTAGES or not backup_allowed(lab):
             raise
         try:
-            return pull_backup(lab.store, lab.settings, lab.recorder, context, request, error, progress, lab.clock)
+            return pull_backup(
+                lab.store, lab.settings, lab.recorder, context, request, error, progress, lab.clock, attempts=attempts
+            )
         except BlaidError as backup_error:
             error.reasons = (*error.reasons, *backup_error.reasons)
             raise error from backup_error

@@ -282,7 +282,10 @@ class SandboxGateway:
         body = await request.body()
         text = request.url.query if request.method == "GET" else body.decode("utf-8", "replace")
         params = dict(parse_qsl(text, keep_blank_values=True))
-        item = self._record(request.method, endpoint, {k: v for k, v in params.items() if k != "apiKey"})
+        told = {name: value for name, value in params.items() if name != "apiKey"}
+        if endpoint == massive.AGGS:
+            told["ticker"] = request.url.path.rpartition("/")[2]
+        item = self._record(request.method, endpoint, told)
         fault = self._take_fault(endpoint)
         if fault is not None and fault.kind == "hang":
             await asyncio.sleep(fault.seconds)

@@ -28,7 +28,15 @@ from blaid_pipelines.market.lake.segments import record_segments
 from blaid_pipelines.market.lake.snapshots import Series, create_snapshot, current_head, get_snapshot
 from blaid_pipelines.market.locks import NotHad, exclusive, lock_number
 from blaid_pipelines.market.purchase.plan import month_spans
-from blaid_pipelines.market.purchase.pull import QUIET_MINUTES, PullRequest, PullResult, held_segments, span_of, utc_now
+from blaid_pipelines.market.purchase.pull import (
+    DEFAULT_ATTEMPTS,
+    QUIET_MINUTES,
+    PullRequest,
+    PullResult,
+    held_segments,
+    span_of,
+    utc_now,
+)
 from blaid_pipelines.market.rolls import has_calendar, parse_continuous, roll_calendar
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.spans import Span, overlap, uncovered
@@ -56,6 +64,8 @@ def pull_backup(
     primary_error: BlaidError,
     progress: Callable[[str], None] | None = None,
     clock: Callable[[], datetime] = utc_now,
+    *,
+    attempts: int = DEFAULT_ATTEMPTS,
 ) -> PullResult:
     """Bring the range into the lake from Massive and snapshot it; nothing missing: no call.
 
@@ -78,7 +88,7 @@ def pull_backup(
             held = held_segments(store, settings.lake, request, key)
             missing = uncovered(wanted, [span_of(entry) for entry in held])
             reused = sum(overlap(span_of(entry), wanted) for entry in held)
-            client = _client(settings, recorder, context) if missing else None
+            client = _client(settings, recorder, context, attempts) if missing else None
             pulled, ends = 0, wanted[1]
             if client is not None:
                 say(f"{request.symbol}: Databento failed ({primary_error.reason.code.value}); asking Massive instead")
@@ -282,10 +292,10 @@ def _stands_in_for(store: Store, context: CallContext, error: BlaidError) -> dic
     }
 
 
-def _client(settings: Settings, recorder: Recorder, context: CallContext) -> MassiveRest:
+def _client(settings: Settings, recorder: Recorder, context: CallContext, attempts: int) -> MassiveRest:
     from blaid_pipelines.providers.massive.client import MassiveRest
 
-    return MassiveRest(settings, recorder, context)
+    return MassiveRest(settings, recorder, context, max_attempts=attempts)
 
 
 def _under_way(request: PullRequest) -> Refused:
