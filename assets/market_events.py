@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from blaid_pipelines.lab.series import SeriesOutcome
     from blaid_pipelines.store.tables import QualityVerdict
 
+SUITE_NUMBERS = ("element_count", "missing_count", "unexpected_percent")
+"""What the expectations library counts of every check: kept, but not worth a plot."""
 PROOF = ("trace_id", "request_ids", "snapshot_id", "content_hash", "policy_hash")
 
 
@@ -96,7 +98,7 @@ def check_event(check: Mapping[str, Any]) -> dict[str, Any]:
     plotted = {
         name: float(value)
         for name, value in numbers.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in SUITE_NUMBERS
     }
     rest = {name: value for name, value in numbers.items() if name not in plotted and name != "symbol"}
     return {

@@ -161,8 +161,8 @@ def strategies(family: str | None, as_json: bool) -> None:
     else:
         click.echo(f"{chosen[0].title}\n\n{click.wrap_text(chosen[0].doc, 100)}\n")
         shown = ("parameter", "default", "low", "high", "step", "meaning")
-        rows = [[row[name] for name in shown] for row in _parameters(chosen)]
-        print_table(family, shown, rows, right=("default", "low", "high", "step"))
+        table = [[row[name] for name in shown] for row in _parameters(chosen)]
+        print_table(family, shown, table, right=("default", "low", "high", "step"))
 
 
 def _strategies_json(families: Sequence[StrategyFamily]) -> dict[str, Any]:

@@ -95,10 +95,9 @@ def portrait_of(lab: LabContext, snapshot: Snapshot) -> Portrait:
 
 
 def _roll(step: RollStep, spec: InstrumentSpec) -> tuple[Any, ...]:
-    at = from_ns(step.ts_ns).strftime("%Y-%m-%d %H:%M")
     nanos = step.step_nanos
-    size = (None, None) if nanos is None else (price(nanos), nanos / spec.tick_nanos)
-    return (at, step.from_contract, step.to_contract, *size, step.basis.replace("_", " "))
+    size = (None, None) if nanos is None else (_plain(nanos), nanos / spec.tick_nanos)
+    return (_time(step.ts_ns), step.from_contract, step.to_contract, *size, step.basis.replace("_", " "))
 
 
 def _rows(bars: Bars) -> list[tuple[Any, ...]]:
@@ -106,10 +105,21 @@ def _rows(bars: Bars) -> list[tuple[Any, ...]]:
     places = range(count) if count <= 2 * _SHOWN_BARS else [*range(_SHOWN_BARS), *range(count - _SHOWN_BARS, count)]
     return [
         (
-            from_ns(int(bars.ts_open[row])).strftime("%Y-%m-%d %H:%M"),
+            _time(int(bars.ts_open[row])),
             bars.contracts[bars.contract[row]],
-            *(price(int(getattr(bars, name)[row])) for name in ("open", "high", "low", "close")),
+            *(_plain(int(getattr(bars, name)[row])) for name in ("open", "high", "low", "close")),
             int(bars.volume[row]),
         )
         for row in places
     ]
+
+
+def _time(nanos: int) -> str:
+    """Date and minute, which stay on one line."""
+    return from_ns(nanos).strftime("%Y-%m-%d\u00a0%H:%M")
+
+
+def _plain(nanos: int) -> str | None:
+    """A price without the noughts that nobody reads; None where there is none."""
+    value = price(nanos)
+    return None if value is None else f"{value.normalize():f}"

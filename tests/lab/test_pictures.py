@@ -55,7 +55,7 @@ def test_a_portrait_counts_what_is_missing_in_each_session() -> None:
     assert found.missing_pct == pytest.approx(100 * 45 / len(whole))
     assert found.closes[-1] == whole.close[-1] / 1e9
     assert len(found.bars) == 6
-    assert found.bars[0][:2] == ("2024-02-04 23:00", "MESH4")
+    assert found.bars[0][:2] == ("2024-02-04\u00a023:00", "MESH4")
 
 
 def test_no_bars_make_an_empty_portrait() -> None:
