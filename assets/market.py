@@ -31,7 +31,8 @@ class BarsConfig(dg.Config):
     """Where bars come from: ``pull`` asks Databento for a range, ``file`` takes DBN, Parquet, CSV or LEAN zip files.
 
     ``start`` and ``end``: a day or an ISO time, UTC where it names no zone, end exclusive; a pull without them takes
-    the range that bots on the series read now, so that the defaults bring a known series through the gate again.
+    the range that bots on the series read now, so that the defaults bring a known series through the gate again, and
+    for a new series the newest 90 days that the provider has.
     ``stamp``: what a bar's time marks in Parquet and CSV files, ``open`` or ``close``; ``tz``: the zone of their times
     without one; ``time_unit``: what whole numbers among them count (``s``, ``ms``, ``us``, ``ns``). ``content``: what
     the files hold, ``bars`` of ``data_schema``, or ``trades`` or ``ohlcv-1s`` to be made into such. Nothing is assumed.
@@ -289,11 +290,11 @@ def _snapshot_to_judge(context: dg.AssetExecutionContext, lab: Any, data_schema:
 
 
 def _pull_request(lab: Any, symbol: str, config: BarsConfig) -> Any:
-    from blaid_pipelines.lab.series import known_range, parse_instant
+    from blaid_pipelines.lab.series import parse_instant, usual_range
     from blaid_pipelines.market.purchase.pull import PullRequest
 
     if config.start is None and config.end is None:
-        start, end = known_range(lab, symbol, config.data_schema)
+        start, end = usual_range(lab, symbol, config.data_schema, config.dataset)
     else:
         start, end = parse_instant("start", config.start), parse_instant("end", config.end)
     return PullRequest(symbol=symbol, start=start, end=end, schema=config.data_schema, dataset=config.dataset)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Any, TypeVar
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -31,7 +31,13 @@ from blaid_pipelines.proof.recorder import CallContext
 from blaid_pipelines.reasons import BlaidError, InvalidRequest, Reason, ReasonCode, Refused
 from blaid_pipelines.store.tables import BotJob, QualityVerdict, Snapshot
 
+if TYPE_CHECKING:
+    from blaid_pipelines.providers.databento.client import DatasetRange
+
 Result = TypeVar("Result")
+
+NEW_SERIES_DAYS = 90
+"""Days of a new series that a pull without a range asks for."""
 
 _watchers: list[Callable[[str], None]] = []
 
@@ -55,20 +61,28 @@ def parse_instant(name: str, value: str | None) -> datetime:
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
-def known_range(lab: LabContext, symbol: str, schema: str) -> tuple[datetime, datetime]:
-    """The range that bots on the series read now; raises :class:`InvalidRequest` where the series has none yet."""
+def usual_range(lab: LabContext, symbol: str, schema: str, dataset: str) -> tuple[datetime, datetime]:
+    """The range to pull where nobody names one: what bots on the series read now, else the newest whole UTC days.
+
+    For a series that has no bars yet the provider is asked, in a free call of its own DATA_QUOTE job, up to where its
+    data goes; the range is the :data:`NEW_SERIES_DAYS` before that.
+    """
     head = current_head(lab.store, symbol, schema)
-    if head is None:
-        raise InvalidRequest(
-            Reason(
-                ReasonCode.INVALID_REQUEST,
-                f"{symbol} {schema} has no bars yet, so it is not known which range to pull",
-                "Give start and end, such as 2024-01-02 and 2024-06-28.",
-                {"symbol": symbol, "schema": schema},
-            )
-        )
-    snapshot = get_snapshot(lab.store, head.snapshot_id)
-    return snapshot.range_start, snapshot.range_end
+    if head is not None:
+        snapshot = get_snapshot(lab.store, head.snapshot_id)
+        return snapshot.range_start, snapshot.range_end
+
+    def work(context: CallContext) -> DatasetRange:
+        from blaid_pipelines.providers.databento.client import DatabentoHistorical
+
+        client = DatabentoHistorical(lab.settings, lab.recorder, context, max_attempts=_attempts(lab))
+        return client.get_dataset_range(dataset)
+
+    _, available = as_job(lab, JobType.DATA_QUOTE, work, None)
+    begins, ends = available.by_schema.get(schema, (available.start, available.end))
+    first, last = parse_instant("start", begins[:19]), min(parse_instant("end", ends[:19]), lab.clock())
+    end = last.replace(hour=0, minute=0, second=0, microsecond=0)
+    return max(first, end - timedelta(days=NEW_SERIES_DAYS)), end
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from blaid_pipelines.definitions import defs
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import open_lab
 from blaid_pipelines.market.gate.checks import QUALITY_CHECKS
+from blaid_pipelines.market.lake.snapshots import get_snapshot
 from blaid_pipelines.proof.usage import proof_counts
 from blaid_pipelines.reasons import InvalidRequest, ReasonCode, Refused
 from blaid_pipelines.sandbox.synthetic import Defect, Recipe, synthesise
 from blaid_pipelines.settings import Settings
-from blaid_pipelines.store.database import dagster_environment
+from blaid_pipelines.store.database import dagster_environment, open_store
 from blaid_pipelines.store.tables import BotJob, Instrument, PromotionDecision, ProviderRequest
 from resources.launch import JobResult, run_job_in_process, settings_environment
 from resources.runs import end_dead_runs
@@ -263,17 +264,18 @@ def test_a_killed_run_holds_up_nobody(
     pull(world, "MES.c.0").raise_for_failure()
 
 
-def test_materializing_a_known_series_with_defaults_brings_it_through_the_gate_again(
+def test_the_launchpad_defaults_work_on_a_new_series_and_on_a_known_one(
     settings: Settings, gateway: StartGateway
 ) -> None:
     world = gateway(series=[synthesise(recipe("MES.c.0"))]).settings
-    unknown = run_job_in_process(world, "market_data", {}, partition_key="MES.c.0")
-    assert unknown.failures[0].reason.code is ReasonCode.INVALID_REQUEST
-    first = pull(world, "MES.c.0")
-    first.raise_for_failure()
-    again = run_job_in_process(world, "market_data", {}, partition_key="MES.c.0")
-    again.raise_for_failure()
-    snapshots = [
-        next(m.metadata["snapshot_id"] for m in run.materialized if m.asset == "bars") for run in (first, again)
-    ]
-    assert snapshots[0] == snapshots[1]
+    first, again = (run_job_in_process(world, "market_data", {}, partition_key="MES.c.0") for _ in range(2))
+    for run in (first, again):
+        run.raise_for_failure()
+    bars = [next(made.metadata for made in run.materialized if made.asset == "bars") for run in (first, again)]
+    assert bars[0]["snapshot_id"] == bars[1]["snapshot_id"]
+    assert bars[0]["bars_pulled"] > 0
+    assert bars[1]["bars_pulled"] == 0
+    with open_store(world) as store:
+        snapshot = get_snapshot(store, str(bars[0]["snapshot_id"]))
+    served = recipe("MES.c.0")
+    assert (snapshot.range_start.date(), snapshot.range_end.date()) == (served.start, served.end)
