@@ -22,6 +22,13 @@ market_data = dg.define_asset_job(
     tags={MAX_RUNTIME_TAG: "3600"},
     description="One series: pull or ingest its bars, then put the snapshot through the quality gate.",
 )
+reconcile = dg.define_asset_job(
+    "reconcile",
+    selection=["reconciliation"],
+    executor_def=dg.in_process_executor,
+    tags={MAX_RUNTIME_TAG: "3600"},
+    description="The bars of one series held against the backup provider, daily bars, or other copies in the lake.",
+)
 lab_cycle = dg.define_asset_job(
     LAB_CYCLE_JOB,
     selection=["backtest", "diagnostics", "autonomy_score", "promotion_decision"],
@@ -36,4 +43,4 @@ warehouse = dg.define_asset_job(
     tags={MAX_RUNTIME_TAG: "3600"},
     description="Build and test the analysts' warehouse from Postgres and the lake, then swap it in.",
 )
-JOBS = [reference_data, market_data, lab_cycle, warehouse]
+JOBS = [reference_data, market_data, reconcile, lab_cycle, warehouse]

@@ -213,13 +213,13 @@ def quality_verdict(
 # such a run onto the series partitions upstream.
 judged_snapshots = dg.AssetSpec(
     "judged_snapshots",
-    deps=[quality_verdict],
+    deps=[quality_verdict, "reconciliation"],
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres"},
     description=(
-        "One row per snapshot whose newest verdict, under the policy in force, is PASS: the only bars that a backtest "
-        "may read. Never materialized: each backtest asks Postgres."
+        "One row per snapshot whose newest verdict, under the policy in force, is PASS, and which no reconciliation "
+        "contradicts: the only bars that a backtest may read. Never materialized: each backtest asks Postgres."
     ),
 )
 

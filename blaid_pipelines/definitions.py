@@ -9,11 +9,22 @@ from assets.jobs import JOBS
 from assets.lab import bots, lab_cohort, provider_requests
 from assets.market import bars, instruments, judged_snapshots, matches_definitions, quality_verdict
 from assets.marts import build_warehouse
+from assets.reconciliation import reconciliation
 from resources.lab import LabResource
 from sensors.lab_cadence import lab_cadence
 
 defs = dg.Definitions(
-    assets=[instruments, bars, quality_verdict, judged_snapshots, bots, provider_requests, lab_cohort, build_warehouse],
+    assets=[
+        instruments,
+        bars,
+        quality_verdict,
+        reconciliation,
+        judged_snapshots,
+        bots,
+        provider_requests,
+        lab_cohort,
+        build_warehouse,
+    ],
     asset_checks=[matches_definitions],
     jobs=JOBS,
     sensors=[lab_cadence],

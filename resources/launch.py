@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
 
 # Which partition set a job's key belongs to; commands name a key, the registry of keys is Dagster's.
-_PARTITION_SET = {"market_data": "instruments", "lab_cycle": "bots"}
+_PARTITION_SET = {"market_data": "instruments", "reconcile": "instruments", "lab_cycle": "bots"}
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,16 @@ def test_a_killed_run_holds_up_nobody(
     pull(world, "MES.c.0").raise_for_failure()
 
 
+def test_bars_are_held_against_the_backup_with_the_defaults(settings: Settings, gateway: StartGateway) -> None:
+    world = gateway(series=[synthesise(recipe("MES.c.0"))]).settings
+    pull(world, "MES.c.0").raise_for_failure()
+    run = run_job_in_process(world, "reconcile", {}, partition_key="MES.c.0")
+    run.raise_for_failure()
+    made = next(made for made in run.materialized if made.asset == "reconciliation")
+    assert (made.partition, made.metadata["status"], made.metadata["kind"]) == ("MES.c.0", "PASS", "backup")
+    assert run.failed_checks == ()
+
+
 def test_the_launchpad_defaults_work_on_a_new_series_and_on_a_known_one(
     settings: Settings, gateway: StartGateway
 ) -> None:
