@@ -6,7 +6,7 @@ read. A cohort of two hundred bots writes eight hundred events a cycle, so what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -106,10 +106,23 @@ def _promotion_decision(values: Values) -> dict[str, Any]:
         "first_failing_reason": code,
         "gates_passed": sum(gate["status"] == "PASS" for gate in gates),
         "gates_not_passed": sum(gate["status"] != "PASS" for gate in gates),
+        "failing_gates": _failing_gates(gates),
         "gates": markdown_table(columns, rows),
         "decision_hash": values["decision_hash"],
         **_proof(values),
     }
+
+
+def _failing_gates(gates: Sequence[Values]) -> dg.MetadataValue | None:
+    """The gates that did not pass, short enough to be shown without a click; None where all passed."""
+    rows = []
+    for gate in gates:
+        if gate["status"] != "PASS":
+            value = gate["input"]
+            read = None if isinstance(value, Mapping | list) else value
+            code = (gate["reason"] or {}).get("code") or gate["status"]
+            rows.append((gate["name"], code, read, gate["comparison"], gate["threshold"]))
+    return markdown_table(("gate", "code", "input", "wanted", "threshold"), rows) if rows else None
 
 
 SHOWN: Mapping[str, Callable[[Values], dict[str, Any]]] = {

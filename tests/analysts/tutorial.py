@@ -79,8 +79,10 @@ class Reader:
 
     def _run(self, step: Step, *command: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # Without a width of its own: whoever runs this may have a narrow terminal.
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         done = subprocess.run(
-            command, cwd=self.cwd, env={**os.environ, "PATH": path},
+            command, cwd=self.cwd, env={**environment, "PATH": path},
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"line {step.line}: {done.stderr}"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREENS = ROOT / "build" / "screens"
 REQUIRED = "BLAID_REQUIRE_BROWSER"
 """Set where a browser must be there, as in CI: then its absence fails."""
-WAIT_MS = 45_000
+WAIT_MS = 30_000
 
 
 def _free_port() -> int:
@@ -91,14 +91,19 @@ def _blaid(environment: dict[str, str], *arguments: str) -> Any:
 
 PAGES = {
     "bars": ("/assets/bars?view=partitions&partition=MES.c.0", ["simulated bars of MES.c.0", "MESH4", "missing_pct"]),
-    "quality_verdict": ("/assets/quality_verdict?view=partitions&partition=MES.c.0", ["PASS", "staleness"]),
-    "quality_checks": ("/assets/quality_verdict?view=checks", ["bar_count", "session_gaps", "allowed"]),
+    "quality_verdict": (
+        "/assets/quality_verdict?view=partitions&partition=MES.c.0",
+        ["PASS", "checks_passed", "quality-2"],
+    ),
+    "quality_checks": ("/assets/quality_verdict?view=checks", ["bar_count", "session_gaps", "allowed", "MES.c.0"]),
     "backtest": ("/assets/backtest?view=partitions&partition=trend", ["profit_factor", "equity_curve"]),
     "promotion_decision": (
         "/assets/promotion_decision?view=partitions&partition=trend",
-        ["REFUSE", "broker_for_paper"],
+        ["REFUSE", "TOO_FEW_SESSIONS", "BROKER_REQUIRED_FOR_PAPER"],
     ),
-    "fct_trades": ("/assets/fct_trades", ["One row per trade", "row_count"]),
+    "fct_trades": ("/assets/fct_trades", ["One row per trade", "Row count", "entry_price"]),
+    "coverage": ("/assets/coverage", ["One row per", "Row count"]),
+    "reconciliation": ("/assets/reconciliation", ["account of the same bars"]),
     "market_data": ("/jobs", ["market_data", "lab_cycle", "warehouse", "reference_data"]),
 }
 PICTURES = {"bars": 2, "quality_verdict": 1, "backtest": 1}
