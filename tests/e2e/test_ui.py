@@ -70,7 +70,6 @@ def stack(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
             environment, "bot", "create", "trend", "--instrument", "MES", "--strategy", "ma_cross", "--capital", "25000"
         )
         _blaid(environment, "backtest", "trend")
-        _blaid(environment, "sql", "--refresh", "select 1")
         yield f"http://127.0.0.1:{ports[1]}"
     finally:
         _blaid(environment, "down")
@@ -101,8 +100,8 @@ PAGES = {
         "/assets/promotion_decision?view=partitions&partition=trend",
         ["REFUSE", "TOO_FEW_SESSIONS", "BROKER_REQUIRED_FOR_PAPER"],
     ),
-    "fct_trades": ("/assets/fct_trades", ["One row per trade", "Row count", "entry_price"]),
-    "coverage": ("/assets/coverage", ["One row per", "Row count"]),
+    "fct_trades": ("/assets/fct_trades", ["One row per trade", "entry_price"]),
+    "coverage": ("/assets/coverage", ["One row per", "missing_minutes"]),
     "reconciliation": ("/assets/reconciliation", ["account of the same bars"]),
     "market_data": ("/jobs", ["market_data", "lab_cycle", "warehouse", "reference_data"]),
 }
