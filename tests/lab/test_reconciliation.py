@@ -254,6 +254,52 @@ def test_who_is_refused(world: World) -> None:
         require_reconciled(store, other, POLICY.hash, LIMITS)
 
 
+def test_what_lifts_a_refusal(world: World) -> None:
+    """Not a PASS under a policy of one's choice, nor on simulated bars, nor over a part; and no other name for them."""
+    store, pulled = world.lab.store, world.pull(12, 13)
+    real, renamed = (
+        Snapshot(snapshot_id=name, content_hash=pulled.content_hash, simulated=False, symbol="MES.c.0")
+        for name in (pulled.snapshot_id, "2" * 64)
+    )
+
+    def asked(start: int, end: int) -> dict[str, object]:
+        return {"asked": [{"contract": "MESH4", "start": day(start).isoformat(), "end": day(end).isoformat()}]}
+
+    def write(status: str, *, kind: str = "daily", other: object = None, simulated: bool = False, **more: str) -> None:
+        record_reconciliation(
+            store,
+            real,
+            Comparison(kind, status, () if status == "PASS" else (REASON,), {}),  # type: ignore[arg-type]
+            other=other or {},  # type: ignore[arg-type]
+            policy_hash=more.get("policy", POLICY.hash),
+            request_ids=[],
+            simulated=simulated,
+            trace_id="b" * 32,
+        )
+
+    def refused() -> bool:
+        found = []
+        for snapshot in (real, renamed):
+            try:
+                require_reconciled(store, snapshot, POLICY.hash, LIMITS)
+            except Refused as error:
+                found.append(error.reason.code)
+        assert found in ([], 2 * [ReasonCode.RECONCILIATION_FAILED])
+        return bool(found)
+
+    write("FAIL")
+    write("PASS", policy="another")
+    write("PASS", simulated=True)
+    assert refused()
+    write("PASS")
+    assert not refused()
+    write("FAIL", kind="backup", other=asked(12, 19))
+    write("PASS", kind="backup", other=asked(14, 19))
+    assert refused()
+    write("PASS", kind="backup", other=asked(11, 19))
+    assert not refused()
+
+
 def test_the_command(world: World, tmp_path: Path) -> None:
     def run(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(blaid, ["reconcile", *arguments], standalone_mode=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -107,6 +108,31 @@ def test_a_day_that_differs_is_named(change: object, code: ReasonCode) -> None:
     found = compare(MINUTES, change(daily_of(MINUTES, "session")), "session")  # type: ignore[operator]
     assert (found.status, codes(found)) == ("FAIL", [code])
     assert found.reasons[0].numbers["first"][0]["day"] == "2024-02-06"
+
+
+def rolling(at: datetime) -> Bars:
+    """The minutes as a series that goes from MESH4 to MESM4 at a time."""
+    codes = (MINUTES.ts_open >= to_ns(at)).astype(np.int32)
+    return replace(MINUTES, contract=codes, contracts=("MESH4", "MESM4"))
+
+
+def test_a_day_on_which_the_series_rolls_is_not_missing() -> None:
+    daily = daily_of(MINUTES, "session")
+    leading = replace(daily, contract=np.array([0, 1, 1], np.int32), contracts=("MESH4", "MESM4"))
+    found = compare(rolling(datetime(2024, 2, 6, tzinfo=UTC)), leading, "session")
+    assert (found.status, found.reasons) == ("PASS", ())
+    assert (found.numbers["rolled"], found.numbers["sessions"], found.numbers["without_minutes"]) == (1, 2, 0)
+
+
+def test_daily_bars_of_contracts_that_the_series_does_not_hold_that_day() -> None:
+    minutes = rolling(datetime(2024, 2, 5, 23, tzinfo=UTC))
+    both = Bars.concat([daily_of(MINUTES, "session", name) for name in ("MESH4", "MESM4")])
+    found = compare(minutes, both, "session")
+    assert (found.status, found.numbers["sessions"], found.numbers["rolled"]) == ("PASS", 3, 0)
+    # daily bars of another contract than the series holds, and of no other: one of them rolls on the wrong day
+    late = both.take(np.array([row for row in range(6) if both.contract[row] == 0]))
+    found = compare(minutes, late, "session")
+    assert (found.status, codes(found)) == ("FAIL", [ReasonCode.BARS_MISSING])
 
 
 def test_what_is_within_the_thresholds_passes() -> None:

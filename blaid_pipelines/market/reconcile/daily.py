@@ -136,7 +136,8 @@ def _fit(
 ) -> _Fit:
     spans = _spans(convention, sessions, covered)
     whole = {day for day, (left, right) in spans.items() if covered[0] <= left and right <= covered[1]}
-    ours, rolled = _minute_days(minute, spans, whole)
+    one_at_a_time = len(np.unique(minute.ts_open)) == len(minute)
+    ours, rolled = _minute_days(minute, spans, whole, one_at_a_time)
     theirs = _daily_days(daily, convention, sessions)
     contracts = {contract for contract, _ in theirs}
     bounds = {
@@ -152,12 +153,15 @@ def _fit(
     ]
     traded = {key for key, day in theirs.items() if day.volume > 0}
     held = {contract for contract, _ in ours}
+    # Nothing is missing where the series rolls within the day, or holds another contract that is there to compare with.
+    whose = rolled | {day for _, day in ours.keys() & theirs.keys()} if one_at_a_time else rolled
+    without_minutes = {key for key in traded - ours.keys() if key[1] in whole - whose and key[0] in held}
     return _Fit(
         convention,
         days,
         partial=len({day for _, day in theirs if day in spans and day not in whole}),
-        rolled=rolled,
-        without_minutes=[list(key) for key in sorted(traded - ours.keys()) if key[1] in whole and key[0] in held],
+        rolled=len(rolled),
+        without_minutes=[list(key) for key in sorted(without_minutes)],
         without_daily=[list(key) for key in sorted(left_out - theirs.keys()) if ours[key].volume > 0],
         no_such_day=[list(key) for key in sorted(theirs) if key[1] not in spans and _inside(key[1], covered)],
     )
@@ -178,17 +182,18 @@ def _spans(convention: str, sessions: Sessions, covered: Span) -> dict[int, Span
     return spans
 
 
-def _minute_days(minute: Bars, spans: Mapping[int, Span], whole: set[int]) -> tuple[dict[_Key, _Day], int]:
-    """The day of each contract made of its minutes, and how many days hold a roll and are left out."""
-    one_at_a_time = len(np.unique(minute.ts_open)) == len(minute)
+def _minute_days(
+    minute: Bars, spans: Mapping[int, Span], whole: set[int], one_at_a_time: bool
+) -> tuple[dict[_Key, _Day], set[int]]:
+    """The day of each contract made of its minutes, and the days that hold a roll and are left out."""
     found: dict[_Key, _Day] = {}
-    rolled = 0
+    rolled: set[int] = set()
     for day in sorted(whole):
         first, last = np.searchsorted(minute.ts_open, spans[day])
         part = minute.take(slice(int(first), int(last)))
         codes = np.unique(part.contract)
         if one_at_a_time and len(codes) > 1:
-            rolled += 1
+            rolled.add(day)
             continue
         for code in codes:
             found[minute.contracts[code], day] = _made_of(part.take(part.contract == code))

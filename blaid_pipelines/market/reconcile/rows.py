@@ -1,8 +1,9 @@
 """Rows of what was compared, and the refusal of a snapshot whose comparison did not pass.
 
-The newest row of a kind counts. A FAIL or UNKNOWN refuses whatever the policy requires: somebody looked and did not
-find the bars confirmed. A PASS serves a requirement only under the policy that is in force, about this very content,
-and on evidence that is as real as the snapshot.
+A FAIL or UNKNOWN refuses whatever the policy requires: somebody looked and did not find the bars confirmed. Only a
+later PASS of its kind lifts it: under the policy in force, on evidence that is no less real, over no less of the bars. A
+PASS serves a requirement only under the policy in force and on evidence that is as real as the snapshot. Rows count for
+content: the same bars in a snapshot of another name are as confirmed, or not, as these.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import or_, select
 
 from blaid_pipelines.market.reconcile.comparison import KINDS, Comparison
 from blaid_pipelines.market.reconcile.thresholds import ReconciliationThresholds
@@ -56,16 +56,22 @@ def record_reconciliation(
     return row
 
 
-def newest_reconciliations(store: Store, snapshot_id: str) -> dict[str, Reconciliation]:
-    """The newest row of each kind about a snapshot."""
+def reconciliations_of(store: Store, snapshot: Snapshot) -> dict[str, list[Reconciliation]]:
+    """The rows about a snapshot or its content by kind, newest first."""
     query = (
         select(Reconciliation)
-        .where(Reconciliation.snapshot_id == snapshot_id)
-        .ext(distinct_on(Reconciliation.kind))
-        .order_by(Reconciliation.kind, Reconciliation.created_at.desc(), Reconciliation.id.desc())
+        .where(
+            or_(
+                Reconciliation.snapshot_id == snapshot.snapshot_id,
+                Reconciliation.content_hash == snapshot.content_hash,
+            )
+        )
+        .order_by(Reconciliation.created_at.desc(), Reconciliation.id.desc())
     )
+    rows: dict[str, list[Reconciliation]] = {}
     with store.session() as session:
-        rows = {row.kind: row for row in session.scalars(query)}
+        for row in session.scalars(query):
+            rows.setdefault(row.kind, []).append(row)
         session.expunge_all()
     return rows
 
@@ -73,13 +79,14 @@ def newest_reconciliations(store: Store, snapshot_id: str) -> dict[str, Reconcil
 def require_reconciled(
     store: Store, snapshot: Snapshot, policy_hash: str, thresholds: ReconciliationThresholds
 ) -> list[Reconciliation]:
-    """The rows that speak for ``snapshot``, or :class:`Refused`.
+    """The newest row of each kind, all of which speak for ``snapshot``, or :class:`Refused`.
 
-    ``RECONCILIATION_FAILED`` where the newest row of any kind is FAIL or UNKNOWN, with that row's own reasons;
+    ``RECONCILIATION_FAILED`` where a FAIL or UNKNOWN of any kind stands, with that row's own reasons;
     ``RECONCILIATION_MISSING`` where policy requires a kind that has no row that counts.
     """
-    rows = newest_reconciliations(store, snapshot.snapshot_id)
-    bad = [row for row in rows.values() if row.status != "PASS" or row.content_hash != snapshot.content_hash]
+    known = reconciliations_of(store, snapshot)
+    rows = {kind: known[kind][0] for kind in sorted(known)}
+    bad = [row for kind in rows if (row := _standing(known[kind], snapshot, policy_hash)) is not None]
     if bad:
         kinds = [row.kind for row in bad]
         raise Refused(
@@ -117,6 +124,36 @@ def require_reconciled(
             )
         )
     return list(rows.values())
+
+
+def _standing(rows: Sequence[Reconciliation], snapshot: Snapshot, policy_hash: str) -> Reconciliation | None:
+    """The newest row of one kind (newest first) that refuses the snapshot and that no later PASS lifts."""
+    passed: list[Reconciliation] = []
+    for row in rows:
+        if row.content_hash != snapshot.content_hash:
+            return row
+        if row.status == "PASS":
+            if row.policy_hash == policy_hash:
+                passed.append(row)
+        elif not any(_lifts(later, row) for later in passed):
+            return row
+    return None
+
+
+def _lifts(later: Reconciliation, row: Reconciliation) -> bool:
+    """Whether a PASS looked at bars as real as a FAIL did, and at no fewer: the backup may be asked about a part."""
+    if later.simulated and not row.simulated:
+        return False
+    ours, theirs = _asked(later), _asked(row)
+    return ours is None or (theirs is not None and ours[0] <= theirs[0] and theirs[1] <= ours[1])
+
+
+def _asked(row: Reconciliation) -> tuple[str, str] | None:
+    """From when to when the other side was asked (ISO times in UTC); None where all of the snapshot was looked at."""
+    asked = row.other.get("asked")
+    if not isinstance(asked, list) or not asked:
+        return None
+    return min(part["start"] for part in asked), max(part["end"] for part in asked)
 
 
 def _not_serving(row: Reconciliation | None, snapshot: Snapshot, policy_hash: str) -> str | None:
