@@ -23,15 +23,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from blaid_pipelines.market.bars import MISSING, MISSING_VOLUME, NOT_FINITE, Bars, from_ns
-from blaid_pipelines.market.expiry import RULES, contract_of, expiry_ns, last_trading_day
+from blaid_pipelines.market.bars import DAY_NS, MISSING, MISSING_VOLUME, NOT_FINITE, Bars, from_ns
+from blaid_pipelines.market.expiry import (
+    MONTH_LETTERS,
+    RULES,
+    contract_month,
+    contract_of,
+    contract_root,
+    expiry_ns,
+    last_trading_day,
+)
 from blaid_pipelines.reasons import InvalidRequest, Reason, ReasonCode, Refused
 
 if TYPE_CHECKING:
@@ -43,6 +51,7 @@ Basis = Literal["same_time", "first_open_minus_last_close", "unknown"]
 
 _SYMBOL = re.compile(r"([A-Z0-9]{1,4})\.([cnv])\.(0|[1-9]\d?)")
 _STALE_LEAD, _STALE_OTHER = 1, 3  # sessions without a trade after which a contract is left
+_NEXT_LIFE_NS = 300 * DAY_NS  # after such a pause a one-digit year may be that of the next decade
 _SPREAD_BARS = 15  # bars seen together, latest first, whose median spread is the step
 
 
@@ -162,8 +171,11 @@ def stitch(
     bars = bars.ordered()
     if rule == "v":
         _require_volume(bars, symbol)
-    market = _Market(bars, spec, sessions, expiries or {})
-    choices, undecided = _choose(market, rule, rank, open_interest or {})
+    bars, names = _lives(bars)
+    expiries = {_life(names, name, from_ns(ends).date()): ends for name, ends in (expiries or {}).items()}
+    market = _Market(bars, spec, sessions, expiries)
+    interest = {(day, _life(names, name, _date(day))): count for (day, name), count in (open_interest or {}).items()}
+    choices, undecided = _choose(market, rule, rank, interest)
     chosen = np.full(max(len(sessions), 1) + 1, -1, np.int64)  # the last entry is for bars before every session
     for index, code in choices.items():
         chosen[index] = code
@@ -178,10 +190,19 @@ def stitch(
             )
         )
     dates = sessions.session_date
+    own = [names.get(name, name) for name in bars.contracts]
+    steps = _steps(bars, kept.ordered(), market.session)
     return Stitched(
-        kept.ordered(),
-        _steps(bars, kept.ordered(), market.session),
-        [(int(dates[index]), bars.contracts[code]) for index, code in sorted(choices.items())],
+        _renamed(kept, own).ordered(),
+        [
+            replace(
+                step,
+                from_contract=names.get(step.from_contract, step.from_contract),
+                to_contract=names.get(step.to_contract, step.to_contract),
+            )
+            for step in steps
+        ],
+        [(int(dates[index]), own[code]) for index, code in sorted(choices.items())],
         [int(dates[index]) for index in undecided],
     )
 
@@ -245,6 +266,50 @@ def has_calendar(root: str) -> bool:
     return root in RULES
 
 
+def _lives(bars: Bars) -> tuple[Bars, dict[str, str]]:
+    """Bars in which names that come round after ten years have two digits for the year; own names by such longer ones.
+
+    Where no name comes twice, the bars as they are.
+    """
+    codes, longer = bars.contract.copy(), list(bars.contracts)
+    names: dict[str, str] = {}
+    for code, name in enumerate(bars.contracts):
+        rows = np.flatnonzero(bars.contract == code)
+        pauses = np.flatnonzero(np.diff(bars.ts_open[rows]) > _NEXT_LIFE_NS) + 1
+        for life in np.split(rows, pauses) if len(pauses) else ():
+            year, month = contract_month(name, from_ns(int(bars.ts_open[life[0]])).date())
+            names[_longer(name, year, month)] = name
+            codes[life] = len(longer)
+            longer.append(_longer(name, year, month))
+    if not names:
+        return bars, names
+    numbered = replace(bars, contract=codes, contracts=tuple(map(str, range(len(longer)))))
+    return _renamed(numbered, longer).ordered(), names
+
+
+def _longer(name: str, year: int, month: int) -> str:
+    return f"{contract_root(name)}{MONTH_LETTERS[month - 1]}{year % 100:02d}"
+
+
+def _life(names: Mapping[str, str], name: str, near: date) -> str:
+    """What :func:`_lives` calls the contract that ``name`` means on ``near``."""
+    if name not in names.values():
+        return name
+    return _longer(name, *contract_month(name, near))
+
+
+def _renamed(bars: Bars, names: Sequence[str]) -> Bars:
+    """The bars with a name for each code; codes of one name become one."""
+    whole = tuple(dict.fromkeys(names))
+    place = {name: code for code, name in enumerate(whole)}
+    codes = np.array([place[name] for name in names] or [0], np.int32)[bars.contract]
+    return replace(bars, contract=codes, contracts=whole)
+
+
+def _date(yyyymmdd: int) -> date:
+    return date(yyyymmdd // 10_000, yyyymmdd // 100 % 100, yyyymmdd % 100)
+
+
 class _Market:
     """What traded in each session: volume by (session, contract), and each contract's last trade."""
 
@@ -275,10 +340,12 @@ class _Market:
 
 def _expiry(bars: Bars, code: int, spec: InstrumentSpec, known: Mapping[str, int]) -> int:
     contract = bars.contracts[code]
-    if contract in known:
-        return known[contract]
-    seen = bars.ts_open[int(np.argmax(bars.contract == code))]
-    return expiry_ns(spec.symbol, contract, from_ns(int(seen)).date())
+    seen = from_ns(int(bars.ts_open[int(np.argmax(bars.contract == code))])).date()
+    ends = known.get(contract)
+    # a definition of the same name from another decade is about another contract
+    if ends is not None and contract_month(contract, seen) == contract_month(contract, from_ns(ends).date()):
+        return ends
+    return expiry_ns(spec.symbol, contract, seen)
 
 
 def _require_volume(bars: Bars, symbol: str) -> None:

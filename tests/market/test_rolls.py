@@ -68,6 +68,32 @@ def chosen(stitched: Stitched) -> list[str]:
     return [contract for _, contract in stitched.choices]
 
 
+@pytest.mark.parametrize("symbol", ["ES.c.0", "ES.v.0", "ES.n.0"])
+def test_names_that_come_round_after_ten_years(symbol: str) -> None:
+    """ESH4 of 2014 and ESH4 of 2024 are two contracts: nothing of the second decade is left out."""
+    rows, interest = [], {}
+    for year in (2014, 2024):
+        for name, first, days in ((H, date(year, 2, 10), 20), (M, date(year, 2, 24), 19)):
+            for when in (first + timedelta(days=each) for each in range(days)):
+                if when.weekday() < 5:
+                    stamp = to_ns(datetime(when.year, when.month, when.day, 18, tzinfo=UTC))
+                    rows.append((stamp, 19_000 * TICK, 60 if name == H else 50, name))
+                    interest[int(f"{when:%Y%m%d}"), name] = 60 if name == H else 50
+    stamps, closes, volumes, names = zip(*rows, strict=True)
+    bars = Bars.build(stamps, closes, closes, closes, closes, volumes, list(names))
+    # definitions of one decade say nothing of the other's contracts
+    ends = {name: to_ns(datetime(2014, month, 21, 13, 30, tzinfo=UTC)) for name, month in ((H, 3), (M, 6))}
+    for expiries in (None, ends):
+        result = run(bars, symbol, open_interest=interest, expiries=expiries)
+        decades = [[name for day, name in result.choices if day // 10_000 == year] for year in (2014, 2024)]
+        for chosen_then in decades:
+            assert set(chosen_then) == {H, M}
+            assert chosen_then == sorted(chosen_then)
+        assert [(step.from_contract, step.to_contract) for step in result.steps] == [(H, M), (M, H), (H, M)]
+        assert result.bars.contracts == (H, M)
+        assert len(result.undecided) <= 4
+
+
 def test_by_volume_the_day_after_the_hand_over() -> None:
     bars = market({H: [90, 80, 40, 10, 5], M: [10, 20, 60, 90, 95]}, {M: 210})
     result = run(bars, "ES.v.0")

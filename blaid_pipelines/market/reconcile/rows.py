@@ -1,9 +1,9 @@
 """Rows of what was compared, and the refusal of a snapshot whose comparison did not pass.
 
 A FAIL or UNKNOWN refuses whatever the policy requires: somebody looked and did not find the bars confirmed. Only a
-later PASS of its kind lifts it: under the policy in force, on evidence that is no less real, over no less of the bars. A
-PASS serves a requirement only under the policy in force and on evidence that is as real as the snapshot. Rows count for
-content: the same bars in a snapshot of another name are as confirmed, or not, as these.
+later PASS of its kind lifts it: under the policy in force, on evidence that is no less real, over no less of the bars.
+A PASS serves a requirement only under the policy in force and on evidence that is as real as the snapshot. Rows count
+for content: the same bars in a snapshot of another name are as confirmed, or not, as these.
 """
 
 from __future__ import annotations
