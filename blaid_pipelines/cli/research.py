@@ -142,8 +142,10 @@ def proof_line(proof: Mapping[str, Any]) -> str:
     if proof["unreached"]:
         notes.append(f"{proof['unreached']} of the calls met no server, so nobody received them")
     if proof["unknown"]:
-        notes.append(f"{proof['unknown']} rows have no known outcome: their process ended in between")
-    if proof["equal"] and not proof["unreached"]:
+        notes.append(f"{proof['unknown']} rows have no known outcome: their process was killed in between")
+    if proof["unsent"]:
+        notes.append(f"{proof['unsent']} rows are of calls that were not made: process or disk gave out before")
+    if proof["equal"] and len({proof[key] for key in names}) == 1:
         line = f"Proof: {' = '.join(names.values())} = {proof['rows']}"
     else:
         shown = ", ".join(f"{name} {'unknown' if proof[key] is None else proof[key]}" for key, name in names.items())

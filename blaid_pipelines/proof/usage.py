@@ -7,6 +7,7 @@ with a known, good outcome?
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +32,9 @@ class ProofCounts:
 
     ``sandbox_received`` is None outside the sandbox world, where nobody else counts (``counted_by_gateway`` False), and
     in the sandbox world where no local gateway has kept a log. ``unreached`` rows met a server that was not there, so
-    that nobody can have received them; ``unknown`` rows have no outcome: their process ended in between.
+    that nobody can have received them. ``unknown`` rows left and have no outcome: their process was killed in between,
+    and whether the gateway got them nobody can say. ``unsent`` rows have no line in the wire log, which is written
+    before a call leaves: it could not be written (a full disk), or the process was killed before.
     """
 
     calls: int
@@ -40,16 +43,19 @@ class ProofCounts:
     counted_by_gateway: bool
     unreached: int
     unknown: int
+    unsent: int
 
     @property
     def equal(self) -> bool:
         """Whether every count that applies is there and says the same: only then is anything proven."""
+        sent = self.rows - self.unsent
         if not self.counted_by_gateway:
-            return self.calls == self.rows
+            return self.calls == sent
         received = self.sandbox_received
-        if received is None and self.rows == self.unreached:
+        if received is None and sent == self.unreached:
             received = 0  # nobody was asked, so there is no log to be missed
-        return self.calls == self.rows and received == self.rows - self.unreached
+        reached = sent - self.unreached
+        return self.calls == sent and received is not None and reached - self.unknown <= received <= reached
 
     def as_json(self) -> dict[str, Any]:
         """JSON-ready, with the verdict."""
@@ -59,22 +65,27 @@ class ProofCounts:
 def proof_counts(store: Store, settings: Settings) -> ProofCounts:
     """The three counts of an installation, since its beginning."""
     with store.session() as session:
-        rows, unreached, unknown = session.execute(
+        rows, unreached = session.execute(
             select(
                 func.count(),
                 func.count().filter(ProviderRequest.error_code == ReasonCode.PROVIDER_UNREACHABLE.value),
-                func.count().filter(ProviderRequest.success.is_(None)),
             ).select_from(ProviderRequest)
         ).one()
+        ended_early = ProviderRequest.success.is_(None) | (
+            ProviderRequest.error_code == ReasonCode.LEDGER_UNAVAILABLE.value
+        )
+        doubtful = {str(each) for each in session.scalars(select(ProviderRequest.id).where(ended_early))}
     sandbox = settings.env is Environment.SANDBOX
     received = _lines(request_log_path(settings)) if sandbox else None
+    unsent = doubtful - _ids(wire_log_path(settings)) if doubtful else doubtful
     return ProofCounts(
         calls=_lines(wire_log_path(settings)) or 0,
         rows=rows,
         sandbox_received=received,
         counted_by_gateway=sandbox,
         unreached=unreached,
-        unknown=unknown,
+        unknown=len(doubtful) - len(unsent),
+        unsent=len(unsent),
     )
 
 
@@ -119,6 +130,15 @@ def _reason(code: ReasonCode, request_id: UUID, what: str) -> Reason:
         "Do not act on it: what a decision cites must be proven by recorded calls. Take the data anew.",
         {"request_id": str(request_id)},
     )
+
+
+def _ids(wire_log: Path) -> set[str]:
+    """The attempts whose call left: each whole line of the wire log names one."""
+    try:
+        whole = [line for line in wire_log.read_bytes().splitlines() if line.rstrip().endswith(b"}")]
+    except FileNotFoundError:
+        return set()
+    return {str(json.loads(line)["id"]) for line in whole}
 
 
 def _lines(path: Path) -> int | None:

@@ -333,6 +333,12 @@ def zipped(entries: dict[str, bytes], **options: int) -> bytes:
     return buffer.getvalue()
 
 
+def parquet(column: str) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({column: [1.0]}), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
 def encrypted(data: bytes) -> bytes:
     """The same zip with the encryption flag of its one entry set, in both of its headers."""
     changed = bytearray(data)
@@ -360,6 +366,7 @@ BAD_FILES: list[tuple[str, bytes, ReasonCode]] = [
     ("damaged.csv.gz", gzip.compress(ROW.encode() * 1000)[:60] + b"\xff" * 40, ReasonCode.FILE_UNREADABLE),
     ("cut.csv.zst", zstandard.compress(ROW.encode() * 1000)[:-5], ReasonCode.FILE_UNREADABLE),
     ("other.parquet", b"PAR1 but no more", ReasonCode.FILE_UNREADABLE),
+    ("names.parquet", parquet("close").replace(b"close", b"cl\xffse"), ReasonCode.FILE_UNREADABLE),
     ("bars.dbz", b"\x50\x2a\x4d\x18 the old format", ReasonCode.FORMAT_UNSUPPORTED),
     ("bars.dbn", b"plain text, no header", ReasonCode.FILE_UNREADABLE),
     ("bars.json", b"{}", ReasonCode.FORMAT_UNSUPPORTED),
@@ -367,6 +374,7 @@ BAD_FILES: list[tuple[str, bytes, ReasonCode]] = [
     ("bars", b"x", ReasonCode.FORMAT_UNSUPPORTED),
     ("no.zip", b"no zip", ReasonCode.FILE_UNREADABLE),
     ("cut.zip", zipped(LEAN_DAY)[:-30], ReasonCode.FILE_UNREADABLE),
+    ("headless.zip", zipped(LEAN_DAY)[7:], ReasonCode.FILE_UNREADABLE),
     ("none.zip", zipped({}), ReasonCode.FILE_UNREADABLE),
     ("foreign.zip", zipped({"readme.txt": b"x"}), ReasonCode.FORMAT_UNSUPPORTED),
     ("outside.zip", zipped({"../20131007_es_minute_trade_201312.csv": b"x"}), ReasonCode.FORMAT_UNSUPPORTED),

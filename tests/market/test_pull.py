@@ -332,6 +332,8 @@ BAD_REQUESTS = {
     "root": PullRequest("MES", day(11), day(12)),
     "unknown root": PullRequest("HO.c.0", day(11), day(12)),
     "no bars": PullRequest("MES.c.0", day(11), day(12), schema="trades"),
+    "no dataset": PullRequest("MES.c.0", day(11), day(12), dataset=""),
+    "no name of a dataset": PullRequest("MES.c.0", day(11), day(12), dataset="../GLBX.MDP3"),
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -121,6 +122,22 @@ def test_a_row_that_nobody_wrote_is_a_mismatch(store: Store) -> None:
     assert check_requests(store, []) == []
 
 
+@pytest.mark.parametrize("received", [0, 1])
+def test_a_kill_after_the_call_left_leaves_open_whether_it_arrived(
+    received: int, store: Store, settings: Settings
+) -> None:
+    log = request_log_path(settings)
+    log.parent.mkdir(parents=True)
+    log.write_text('{"n": 1}\n' * received)
+    code = KILLED.replace("intent):", "intent) as attempt:\n        attempt.about_to_send()")
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=60)
+    assert done.returncode == -9, done.stderr.decode()
+    counts = proof_counts(store, settings)
+    assert (counts.calls, counts.rows, counts.unknown, counts.unsent, counts.equal) == (1, 1, 1, 0, True)
+    log.write_text('{"n": 1}\n' * 2)
+    assert not proof_counts(store, settings).equal
+
+
 KILLED = """
 import os, signal
 from blaid_pipelines.ids import new_trace_id
@@ -141,7 +158,8 @@ def test_the_intent_survives_a_kill_before_the_call(store: Store, settings: Sett
     (row,) = rows(store)
     assert (row.endpoint, row.success, row.completed_at) == ("timeseries.get_range", None, None)
     assert [reason.code for reason in check_requests(store, [row.id])] == [ReasonCode.PROOF_UNKNOWN]
-    assert proof_counts(store, settings).calls == 0
+    counts = proof_counts(store, settings)
+    assert (counts.calls, counts.rows, counts.unsent, counts.equal) == (0, 1, 1, True)
 
 
 def rename(store: Store, before: str, after: str) -> None:
@@ -166,6 +184,18 @@ def test_a_call_that_cannot_be_counted_is_not_made_and_leaves_no_row(store: Stor
         pytest.fail("the call was made")
     assert caught.value.reason.code is ReasonCode.LEDGER_UNAVAILABLE
     assert rows(store) == []
+
+
+def test_a_call_not_made_because_the_log_was_full_leaves_the_counts_equal(store: Store, settings: Settings) -> None:
+    with pytest.raises(DependencyDown) as caught, Recorder(store, Path("/dev/full")).attempt(context(), INTENT) as full:
+        full.about_to_send()
+    assert caught.value.reason.code is ReasonCode.LEDGER_UNAVAILABLE
+    counts = proof_counts(store, settings)
+    assert (counts.calls, counts.rows, counts.unsent, counts.equal) == (0, 1, 1, True)
+    with Recorder(store, wire_log_path(settings)).attempt(context(), INTENT) as made:
+        made.about_to_send()
+    wire_log_path(settings).unlink()
+    assert not proof_counts(store, settings).equal, "a call that was answered left, whatever the log has lost"
 
 
 @pytest.mark.parametrize("fails", [False, True])

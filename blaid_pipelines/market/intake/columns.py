@@ -49,7 +49,7 @@ def read_parquet(path: Path, data: bytes, digest: str, ask: Ask) -> FileBars:
         if file.metadata.num_rows > MOST_ROWS:
             raise unreadable(path.name, f"says that it has {file.metadata.num_rows:,} rows", most_rows=MOST_ROWS)
         table = file.read()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         raise unreadable(path.name, f"is no readable Parquet file: {error}") from error
     simulated = bool(file_provenance(table.schema.metadata).get("simulated", False))
     return _file_bars(path.name, table, digest, ask, simulated=simulated)

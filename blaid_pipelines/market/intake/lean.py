@@ -76,7 +76,7 @@ def read_lean(path: Path, data: bytes, digest: str, ask: Ask) -> FileBars:
             # No entry gives more bytes than it says, so that what they say together bounds what comes out.
             check_unpacked(path.name, len(data), sum(info.file_size for info in infos))
             parts = [_bars(path, entry, archive.read(info), ask) for info, entry in zip(infos, entries, strict=True)]
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
         raise unreadable(path.name, f"is no readable zip: {error}") from error
     except RuntimeError as error:  # what zipfile raises for encryption
         raise unreadable(path.name, f"cannot be opened: {error}") from error

@@ -9,6 +9,7 @@ client's business.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 DEFAULT_ATTEMPTS = 3
 """Attempts at one call, the first included, for callers that have no policy at hand."""
 
+_DATASET = re.compile(r"[A-Z0-9]{1,16}\.[A-Z0-9]{1,16}")
 QUIET_MINUTES = 60
 """Most open-market minutes for which an empty answer is believed: a thin contract may not trade for that long."""
 
@@ -241,6 +243,8 @@ def _check_request(request: PullRequest, now: datetime) -> Span:
         problem = "start and end need a time zone"
     elif not is_continuous(request.symbol) and not is_contract(request.symbol):
         problem = f"{request.symbol} is neither a contract nor a continuous symbol"
+    elif _DATASET.fullmatch(request.dataset) is None:
+        problem = f"{request.dataset!r} is no name of a dataset, such as GLBX.MDP3"
     elif request.start >= request.end:
         problem = "start is not before end"
     elif request.end > now:
