@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from blaid_pipelines.lab.context import LabContext
 from blaid_pipelines.market.lake.snapshots import current_head, get_snapshot
@@ -17,7 +18,10 @@ from blaid_pipelines.market.purchase.backup import pull_backup
 from blaid_pipelines.market.purchase.pull import PullRequest, PullResult, pull
 from blaid_pipelines.policy.model import Stage, effective_fallback
 from blaid_pipelines.proof.recorder import CallContext
-from blaid_pipelines.reasons import BlaidError, DependencyDown, ReasonCode, RetryLater
+from blaid_pipelines.reasons import BlaidError, DependencyDown, Reason, ReasonCode, Refused, RetryLater
+
+if TYPE_CHECKING:
+    from blaid_pipelines.store.tables import Snapshot
 
 OUTAGES = frozenset(
     {
@@ -40,7 +44,7 @@ def pull_or_fall_back(
     :func:`~blaid_pipelines.market.purchase.pull.pull` raises; where the backup fails too, the first failure with the
     backup's reasons behind it.
     """
-    request = _taken_back(lab, request)
+    request = taken_back(lab, request)
     attempts = lab.policy.stages.LAB.retry_limits.provider_attempts
     try:
         return pull(
@@ -66,15 +70,36 @@ def pull_or_fall_back(
             raise error from backup_error
 
 
-def backup_allowed(lab: LabContext) -> bool:
-    """Whether policy lets another provider stand in for market data in the LAB."""
+def backup_allowed(lab: LabContext, stage: Stage = Stage.LAB) -> bool:
+    """Whether policy lets another provider stand in for market data at a stage."""
     settings = lab.settings
-    allowed = effective_fallback(lab.policy, Stage.LAB, "market_data", settings.env, settings.allow_sim_fallback)
+    allowed = effective_fallback(lab.policy, stage, "market_data", settings.env, settings.allow_sim_fallback)
     return allowed == "alt_provider"
 
 
-def _taken_back(lab: LabContext, request: PullRequest) -> PullRequest:
-    """The request, widened to what a stand-in covers where they touch: its end must not leave bots with less."""
+def require_no_stand_in(lab: LabContext, stage: Stage, snapshot: Snapshot) -> None:
+    """Refuse bars that stand in for the configured provider's where policy does not let them, be it no longer.
+
+    Raises :class:`Refused` (``STAND_IN_REFUSED``).
+    """
+    why = snapshot.provenance.get("fallback_for")
+    if not why or backup_allowed(lab, stage):
+        return
+    raise Refused(
+        Reason(
+            ReasonCode.STAND_IN_REFUSED,
+            f"the bars of {snapshot.symbol} stand in for the configured provider's; policy allows none in {stage.value}",
+            f"Pull the series again: `blaid pull {snapshot.symbol} --schema {snapshot.schema} --start D --end D`.",
+            {"snapshot_id": snapshot.snapshot_id, "stage": stage.value, "fallback_for": why},
+        )
+    )
+
+
+def taken_back(lab: LabContext, request: PullRequest) -> PullRequest:
+    """What a pull asks for: the request, widened to what a stand-in covers where they touch.
+
+    The end of a stand-in must not leave bots with less.
+    """
     head = current_head(lab.store, request.symbol, request.schema)
     if head is None or head.dataset != request.dataset or request.start.tzinfo is None or request.end.tzinfo is None:
         return request

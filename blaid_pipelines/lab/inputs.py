@@ -14,11 +14,13 @@ from uuid import UUID
 from blaid_pipelines.backtest.arrays import BarArrays, build_arrays
 from blaid_pipelines.backtest.engine import BacktestSpec, CostModel
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.fallback import require_no_stand_in
 from blaid_pipelines.market.instruments import InstrumentSpec, costs_on, get_instrument, margins_on
 from blaid_pipelines.market.lake.snapshots import get_snapshot, load_bars, require_pass, resolve_snapshot
 from blaid_pipelines.market.reconcile import require_reconciled
 from blaid_pipelines.market.rolls import RollStep
 from blaid_pipelines.market.sessions import load_sessions
+from blaid_pipelines.policy.model import Stage
 from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import Bot, QualityVerdict, Snapshot
 
@@ -74,10 +76,12 @@ def gather_inputs(lab: LabContext, bot: Bot, snapshot: Snapshot, cache: InputCac
     """Check and load what a backtest of ``bot`` over ``snapshot`` reads.
 
     Raises :class:`Refused` where the snapshot is unjudged, judged under another policy, failing or spoilt, where it was
-    held against another account of its bars and not confirmed, and where costs or margins change inside its range.
+    held against another account of its bars and not confirmed, where it stands in for the configured provider's and
+    the bot's stage allows none, and where costs or margins change inside its range.
     """
     verdict = require_pass(lab.store, snapshot, lab.policy.hash)
     require_reconciled(lab.store, snapshot, lab.policy.hash, lab.policy.reconciliation)
+    require_no_stand_in(lab, Stage(bot.stage), snapshot)
     instrument = get_instrument(lab.store, bot.instrument)
     if snapshot.snapshot_id not in cache.arrays:
         cache.arrays[snapshot.snapshot_id] = load_arrays(lab, instrument, snapshot)

@@ -19,7 +19,7 @@ from blaid_pipelines.ids import new_trace_id
 from blaid_pipelines.jobs.liveness import claim
 from blaid_pipelines.jobs.machine import JobStatus, JobType, create_job, end_dead_jobs, move_job
 from blaid_pipelines.lab.context import LabContext
-from blaid_pipelines.lab.fallback import pull_or_fall_back
+from blaid_pipelines.lab.fallback import pull_or_fall_back, taken_back
 from blaid_pipelines.market.definitions import DefinitionCheck, check_definitions
 from blaid_pipelines.market.gate.quality import judge
 from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
@@ -47,18 +47,22 @@ def parse_instant(name: str, value: str | None) -> datetime:
 
     Raises :class:`InvalidRequest` naming the field.
     """
+    problem = "neither a day nor an ISO time"
     try:
         instant = datetime.fromisoformat(value or "")
+        if 1970 < instant.year < 2100:  # what bars may be of; a year less, so that no zone leads out of it
+            return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        problem = "outside 1971 to 2099"
     except ValueError:
-        raise InvalidRequest(
-            Reason(
-                ReasonCode.INVALID_REQUEST,
-                f"{name} is {value!r}, which is neither a day nor an ISO time",
-                "Give a day such as 2024-01-02, or a time such as 2024-01-02T14:30Z.",
-                {"field": name, "value": value},
-            )
-        ) from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+        pass
+    raise InvalidRequest(
+        Reason(
+            ReasonCode.INVALID_REQUEST,
+            f"{name} is {value!r}, which is {problem}",
+            "Give a day such as 2024-01-02, or a time such as 2024-01-02T14:30Z.",
+            {"field": name, "value": value},
+        )
+    )
 
 
 def usual_range(lab: LabContext, symbol: str, schema: str, dataset: str) -> tuple[datetime, datetime]:
@@ -170,7 +174,7 @@ def quote_series(lab: LabContext, request: PullRequest) -> PullQuote:
             lab.recorder,
             lab.policy.budgets.data,
             context,
-            request,
+            taken_back(lab, request),
             limits=lab.policy.pulls,
             attempts=_attempts(lab),
         )

@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
+from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import LabContext
-from blaid_pipelines.lab.fallback import OUTAGES
-from blaid_pipelines.lab.series import judge_series, pull_series
+from blaid_pipelines.lab.fallback import OUTAGES, require_no_stand_in
+from blaid_pipelines.lab.inputs import InputCache, gather_inputs
+from blaid_pipelines.lab.series import judge_series, pull_series, quote_series
 from blaid_pipelines.market.bars import to_ns
 from blaid_pipelines.market.instruments import get_instrument
 from blaid_pipelines.market.lake.provenance import check_snapshot_proof
@@ -24,7 +26,7 @@ from blaid_pipelines.market.lake.snapshots import current_head, load_bars
 from blaid_pipelines.market.purchase.backup import contract_runs
 from blaid_pipelines.market.purchase.pull import PullRequest
 from blaid_pipelines.policy.load import check_policy, default_policy_text
-from blaid_pipelines.policy.model import Policy
+from blaid_pipelines.policy.model import Policy, Stage
 from blaid_pipelines.proof.recorder import Recorder, wire_log_path
 from blaid_pipelines.proof.usage import proof_counts
 from blaid_pipelines.providers.massive.client import AGGS_ENDPOINT
@@ -224,6 +226,37 @@ def test_the_configured_provider_takes_the_series_back_whole(world: World) -> No
     world.assert_proven(back)
 
 
+def test_a_quote_says_what_taking_back_costs(world: World) -> None:
+    world.gateway.add_faults(OUT)
+    world.pull(12, 14)
+    world.gateway.clear_faults()
+    quote = quote_series(world.lab, PullRequest("MES.c.0", day(14), day(15))).plan
+    assert quote is not None
+    assert quote.missing == [(to_ns(day(12)), to_ns(day(15)))]
+    outcome = pull_series(world.lab, PullRequest("MES.c.0", day(14), day(15)))
+    assert outcome.metadata["cost_usd"] == pytest.approx(float(quote.position.quoted))
+
+
+def test_who_reads_a_stand_in(world: World) -> None:
+    """Bots of a stage that allows one, as long as policy does; never above LAB."""
+    world.gateway.add_faults(OUT)
+    snapshot = world.pull()
+    require_no_stand_in(world.lab, Stage.LAB, snapshot)
+    bot = create_bot(world.lab, NewBot("reader", "MES", "ma_cross", {}, 2_500_000, symbol="MES.c.0"))
+    judge_series(world.lab, snapshot.snapshot_id)
+    assert gather_inputs(world.lab, bot, snapshot, InputCache()).snapshot is snapshot
+    no_more = world.with_policy("none").lab
+    judge_series(no_more, snapshot.snapshot_id)
+    with pytest.raises(Refused) as caught:
+        gather_inputs(no_more, bot, snapshot, InputCache())
+    assert caught.value.reason.code is ReasonCode.STAND_IN_REFUSED
+    for stage in set(Stage) - {Stage.LAB}:
+        with pytest.raises(Refused):
+            require_no_stand_in(world.lab, stage, snapshot)
+    world.gateway.clear_faults()
+    require_no_stand_in(no_more, Stage.LAB, world.with_policy("none").pull())
+
+
 def test_an_interrupted_stand_in_goes_on_where_it_stopped(make: Make) -> None:
     world = make()
     world.gateway.add_faults(OUT)
@@ -244,6 +277,16 @@ def test_a_contract_is_asked_for_as_it_is(world: World) -> None:
     assert snapshot.contracts == ["MESH4"]
     assert {row.params["path"] for row in world.rows("massive")} == {f"{AGGS_ENDPOINT}/MESH4"}
     world.assert_proven(snapshot)
+
+
+@pytest.mark.parametrize("root", ["GC", "MGC", "SI", "6E", "M6E"])
+def test_a_series_through_serial_months_has_no_stand_in(root: str, world: World) -> None:
+    """Databento's lead by expiry is a serial month there, which the calendar of the stand-in does not have."""
+    spec, span = get_instrument(world.store, root), (to_ns(day(12)), to_ns(day(14)))
+    with pytest.raises(Refused) as caught:
+        contract_runs(spec, f"{root}.c.0", span)
+    assert caught.value.reason.code is ReasonCode.ROLL_RULE_UNAVAILABLE
+    assert contract_runs(spec, f"{root}M4", span) == [(f"{root}M4", span)]
 
 
 @pytest.mark.parametrize("symbol", ["MES.v.0", "MES.n.0"])
@@ -288,6 +331,24 @@ def test_a_delayed_answer_covers_no_more_than_it_holds(world: World) -> None:
     now.assert_proven(snapshot)
     later = world.pull(12, 13, "MESH4")
     assert (later.range_end, world.asked_massive()) == (day(13), 2)
+
+
+def test_a_delayed_answer_without_bars_says_nothing(world: World) -> None:
+    """Half an hour of silence may be delay alone: it is asked for again, and not taken for minutes without a trade."""
+    rows = [
+        {"ticker": "MESH4", "open": 5000, "high": 5000, "low": 5000, "close": 5000, "volume": 1, "window_start": stamp}
+        for stamp in range(to_ns(day(12)), to_ns(day(13)), 60 * 10**9)
+    ]
+    answers = [json.dumps({"status": "DELAYED", "request_id": "r", "results": part}) for part in (rows, [])]
+    world.gateway.add_faults(OUT, Fault(AGGS_ENDPOINT, body=answers[0]))
+    end = day(13).replace(minute=30)
+    now = World(world.gateway, replace(world.lab, clock=lambda: end))
+    first = now.pull(12, 13, "MESH4")
+    world.gateway.add_faults(Fault(AGGS_ENDPOINT, body=answers[1]))
+    again = pull_series(now.lab, PullRequest("MESH4", day(12), end)).snapshot
+    assert (again.range_end, again.bar_count) == (first.range_end, first.bar_count) == (day(13), 1440)
+    later = pull_series(now.lab, PullRequest("MESH4", day(12), end)).snapshot
+    assert (later.range_end, later.bar_count) == (end, 1470)
 
 
 # rolls

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from blaid_pipelines.store.database import Store
 
 BACKUP = "massive"
+SERIAL_MONTHS = frozenset({"GC", "MGC", "SI", "6E", "M6E"})
+"""Roots with contracts of further months beside the instrument's own (CME lists the nearest serial ones): Databento's
+rule ``c`` takes each of these in turn, and our calendar of them is not complete."""
 STILL_COMING = timedelta(days=1)
 """A delayed answer about a range that ended less than this long ago may lack its newest bars."""
 
@@ -112,20 +115,20 @@ def contract_runs(spec: InstrumentSpec, symbol: str, wanted: Span) -> list[tuple
     """Which contract ``symbol`` stands for when, over all of ``wanted``: one run a contract, cut between sessions.
 
     A contract stands for itself. Raises :class:`Refused` (``ROLL_RULE_UNAVAILABLE``) for a series that does not roll by
-    expiry, or whose root has no expiry rule.
+    expiry, or whose root has no expiry rule or is one of :data:`SERIAL_MONTHS`: another contract would stand in.
     """
     if is_contract(symbol):
         return [(symbol, wanted)]
     root, rule, rank = parse_continuous(symbol)
-    if rule != "c" or not has_calendar(root):
-        why = "rolls by " + {"v": "volume", "n": "open interest"}.get(
-            rule, "expiry, and no expiry rule is known for it"
-        )
+    if rule != "c" or not has_calendar(root) or root in SERIAL_MONTHS:
+        unknown = "its serial months are not known" if root in SERIAL_MONTHS else "no expiry rule is known for it"
+        why = "rolls by " + {"v": "volume", "n": "open interest"}.get(rule, f"expiry, and {unknown}")
         raise Refused(
             Reason(
                 ReasonCode.ROLL_RULE_UNAVAILABLE,
                 f"{symbol} {why}: which contracts to ask Massive for is not known",
-                f"Use the series by expiry ({root}.c.{rank}), a single contract, or wait for Databento.",
+                "Use a series by expiry of a root whose months are all known (ES.c.0), a single contract, or wait for "
+                "Databento.",
                 {"symbol": symbol, "rule": rule, "root": root},
             )
         )
@@ -192,6 +195,8 @@ class _Backup:
         found, ids = client.get_bars(contract, request.schema, from_ns(piece[0]), from_ns(piece[1]))
         bars = bars_of_massive(found)
         end = self._covered(found, bars, piece)
+        if end == piece[0]:  # nothing is said of this range yet: it stays missing
+            return 0, end
         self._check(bars, piece)
         provenance = {
             "source": BACKUP,
@@ -214,9 +219,9 @@ class _Backup:
 
     def _covered(self, found: MassiveBars, bars: Bars, piece: Span) -> int:
         """Where the answer's word ends: at the last bar, where it is delayed and may lack what came after."""
-        if not found.delayed or from_ns(piece[1]) < self.clock() - STILL_COMING or not len(bars):
+        if not found.delayed or from_ns(piece[1]) < self.clock() - STILL_COMING:
             return piece[1]
-        return int(bars.ts_open[-1]) + bar_nanos(self.request.schema)
+        return int(bars.ts_open[-1]) + bar_nanos(self.request.schema) if len(bars) else piece[0]
 
     def _check(self, bars: Bars, piece: Span) -> None:
         """Refuse silence while the market was open."""
