@@ -88,7 +88,7 @@ def require_no_stand_in(lab: LabContext, stage: Stage, snapshot: Snapshot) -> No
     raise Refused(
         Reason(
             ReasonCode.STAND_IN_REFUSED,
-            f"the bars of {snapshot.symbol} stand in for the configured provider's; policy allows none in {stage.value}",
+            f"the bars of {snapshot.symbol} stand in for another provider's, and policy allows none in {stage.value}",
             f"Pull the series again: `blaid pull {snapshot.symbol} --schema {snapshot.schema} --start D --end D`.",
             {"snapshot_id": snapshot.snapshot_id, "stage": stage.value, "fallback_for": why},
         )
