@@ -73,7 +73,7 @@ def bot() -> None:
 @click.option("--param", "params", multiple=True, metavar="K=V", callback=_pairs, help="Parameter; repeatable.")
 @click.option("--capital", "capital_cents", required=True, type=DollarsType(), help="Capital in dollars.")
 @click.option("--contracts", default=1, show_default=True, type=click.IntRange(min=1), help="Contracts a trade.")
-@click.option("--symbol", help="Series to read (MES.c.0, MESZ6); without it, the instrument's only series.")
+@click.option("--symbol", help="Series to read (MES.c.0, MESZ6); without it ROOT.c.0, else the instrument's only one.")
 @click.option("--schema", default="ohlcv-1m", show_default=True, help="Bar schema of the series.")
 @json_option
 def create(
@@ -129,7 +129,7 @@ def list_(as_json: bool) -> None:
                 row.name,
                 row.stage,
                 row.instrument,
-                row.symbol or "(its only series)",
+                row.symbol or f"({row.instrument}.c.0, or its only one)",
                 row.strategy_family,
                 ", ".join(f"{key}={value}" for key, value in sorted(row.params.items())),
                 dollars(row.capital_cents),
@@ -152,11 +152,15 @@ def strategies(family: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"success": True, **_strategies_json(chosen)})
     elif family is None:
-        rows = [(each.name, each.title, len(each.parameters), _warmup(each), _suited(each)) for each in chosen]
+        rows = [
+            (each.name, each.title, len(each.parameters), _warmup(each), _suited(each).replace("ohlcv-", ""))
+            for each in chosen
+        ]
         print_table(
-            "Strategy families", ("family", "what it does", "parameters", "warm-up bars", "kept on"), rows,
-            right=("parameters", "warm-up bars"),
+            "Strategy families", ("family", "what it does", "parameters", "warm-up", "bars"), rows,
+            right=("parameters", "warm-up"),
         )  # fmt: skip
+        click.echo("Warm-up (in one-minute bars) and bars are those of the default parameters.")
         click.echo(f"Next: blaid bot strategies {chosen[0].name}   shows its rule and its parameters")
     else:
         click.echo(f"{chosen[0].title}\n\n{click.wrap_text(chosen[0].doc, 100)}\n")

@@ -117,4 +117,12 @@ def _print_series(
         click.echo("Quarantined: no backtest will use this snapshot.")
         for reason in reasons:
             click.echo(f"  {reason['code']}: {reason['message']}")
+            click.echo(f"    Found: {_found(reason.get('numbers') or {})}")
             click.echo(f"    Next: {reason['suggested_fix']}")
+
+
+def _found(numbers: Mapping[str, Any]) -> str:
+    """What a check found, and where first: the times or sessions to look at."""
+    summary = numbers.get("summary") or "no number"
+    first = numbers.get("first_at") or numbers.get("sessions") or []
+    return f"{summary}; first at {', '.join(map(str, first))}" if first else str(summary)

@@ -38,6 +38,10 @@ def _jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+_READABLE = 24
+"""Characters a line that text is wrapped to must have: less is harder to read than a block."""
+
+
 def print_json(payload: Any) -> None:
     """Print ``payload`` as one indented JSON document on standard output."""
     click.echo(json.dumps(payload, indent=2, default=_jsonable, allow_nan=False))
@@ -51,7 +55,8 @@ def note(text: str) -> None:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], right: Iterable[str] = ()) -> None:
     """A readable table on standard output; columns named in ``right`` are aligned right.
 
-    Where the columns do not fit, each row becomes a block of its own: no number is ever broken over two lines.
+    Where the columns do not fit, the longest text is wrapped between its words; where that does not help either, each
+    row becomes a block of its own: no number is ever broken over two lines.
     """
     from rich.console import Console
 
@@ -65,6 +70,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         _print_grid(Console(width=width if width < 10_000 else sum(needed) + 3 * len(columns) + 2), title, columns,
                     cells, set(right))  # fmt: skip
         return
+    longest = needed.index(max(needed))
+    words = [word for row in cells for word in row[longest].split()]
+    room = width - 3 * len(columns) - (sum(needed) - needed[longest])
+    if room >= max(_READABLE, *map(len, words)) and len(words) >= 4 * len(cells):
+        _print_grid(Console(width=width), title, columns, cells, set(right), wrapped=columns[longest])
+        return
     if title:
         click.echo(title)
     margin = max(map(len, columns))
@@ -75,14 +86,22 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
                 click.echo(f"  {column:<{margin}}  {cell}")
 
 
-def _print_grid(console: Console, title: str, columns: Sequence[str], rows: list[list[str]], right: set[str]) -> None:
+def _print_grid(
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    rows: list[list[str]],
+    right: set[str],
+    wrapped: str | None = None,
+) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        whole = wrapped is not None and column != wrapped
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -172,6 +172,26 @@ def test_a_table_that_does_not_fit_breaks_no_number(
         assert all(cell in out for cell in row)
 
 
+def test_a_table_with_a_long_text_wraps_the_text_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = ("files that are", "size", "what they are")
+    text = "bars that nothing rests on any more, taken from files or spoilt, of 2 kinds"
+    rows = [("superseded", "1,234.5 MB", text), ("orphan", "0 B", "bar files that were never recorded")]
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table("Lake", columns, rows, right=("size",))
+    out = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert (
+        out.index("files that are") < out.index("superseded") < out.index("1,234.5 MB") < out.index("bars that nothing")
+    )
+    assert "spoilt" in out
+    assert text not in out
+    monkeypatch.setenv("COLUMNS", "50")
+    print_table("Lake", columns, rows, right=("size",))
+    assert text in capsys.readouterr().out, "too narrow to wrap: a block of its own"
+
+
 def test_a_defect_of_ours_ends_typed_and_its_stack_is_kept(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -331,7 +331,7 @@ CHECKS: tuple[Check, ...] = (
         "stale_minutes",
         _at_most("stale_minutes", lambda thresholds: thresholds.max_staleness_minutes),
         ReasonCode.STALE_DATA,
-        "Bring the bars up to the end; or name the range that they cover: an earlier end of the pull, or of the files.",
+        "Bring the bars up to the end; or name the range that they cover: an earlier --end, just after the last bar.",
         "max_staleness_minutes",
         "minutes",
     ),
