@@ -71,8 +71,18 @@ class FileBars:
 
 
 def read_bytes(path: Path) -> tuple[bytes, str]:
-    """The file's bytes and their sha256. Raises :class:`StopAndFix` (``FILE_UNREADABLE``), also for an empty file."""
+    """The file's bytes and their sha256.
+
+    Raises :class:`StopAndFix` (``FILE_UNREADABLE``), also for an empty file, for what is none (a pipe has no end), and
+    for a name that no database can hold.
+    """
     try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise unreadable(ascii(path.name), "has a name that is not UTF-8: rename it") from None
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise unreadable(path.name, "is no file but a pipe or device")
         data = path.read_bytes()
     except OSError as error:
         raise unreadable(path.name, f"cannot be read: {error.strerror or error}") from error
