@@ -15,9 +15,11 @@ from sqlalchemy import func, select
 
 from blaid_pipelines.ids import new_id
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.fallback import require_no_stand_in
 from blaid_pipelines.lab.inputs import snapshot_request_ids
 from blaid_pipelines.market.lake.provenance import check_snapshot_proof
 from blaid_pipelines.market.lake.snapshots import resolve_snapshot
+from blaid_pipelines.market.reconcile import require_reconciled
 from blaid_pipelines.policy.autonomy import AutonomyEvidence, RequestOutcomes, Score, score
 from blaid_pipelines.policy.gates import EvidenceIds, PromotionEvidence
 from blaid_pipelines.policy.model import STAGE_LADDER, Stage
@@ -78,7 +80,7 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
     evidence = PromotionEvidence(
         metrics=done.metrics,
         quality_status=quality,
-        proof_reasons=None if snapshot is None else check_snapshot_proof(lab.store, snapshot),
+        proof_reasons=None if snapshot is None else _doubts(lab, snapshot, target),
         reproducible=done.reproducible,
         simulated=None if snapshot is None else snapshot.simulated,
         environment=lab.settings.env,
@@ -103,6 +105,17 @@ def judge_bot(lab: LabContext, done: JudgedSession) -> Judgement:
         refusal=done.refusal,
     )
     return Judgement(score_id, made, decide(evidence, lab.policy), request_ids)
+
+
+def _doubts(lab: LabContext, snapshot: Snapshot, target: Stage) -> list[Reason]:
+    """Why nothing may rest on the bars now: where they came from, what was found of them since, what they stand for."""
+    reasons = check_snapshot_proof(lab.store, snapshot)
+    try:
+        require_reconciled(lab.store, snapshot, lab.policy.hash, lab.policy.reconciliation)
+        require_no_stand_in(lab, target, snapshot)
+    except Refused as error:
+        reasons += error.reasons
+    return reasons
 
 
 def _is_current(lab: LabContext, bot: Bot, snapshot: Snapshot) -> bool:

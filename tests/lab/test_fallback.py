@@ -14,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
+from blaid_pipelines.jobs.machine import JobStatus
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.cycle import run_cohort
 from blaid_pipelines.lab.fallback import OUTAGES, require_no_stand_in
 from blaid_pipelines.lab.inputs import InputCache, gather_inputs
 from blaid_pipelines.lab.series import judge_series, pull_series, quote_series
@@ -245,6 +247,12 @@ def test_who_reads_a_stand_in(world: World) -> None:
     bot = create_bot(world.lab, NewBot("reader", "MES", "ma_cross", {}, 2_500_000, symbol="MES.c.0"))
     judge_series(world.lab, snapshot.snapshot_id)
     assert gather_inputs(world.lab, bot, snapshot, InputCache()).snapshot is snapshot
+    # nor does it carry a bot up: the next stage allows none
+    [outcome] = run_cohort(world.lab, ["reader"])
+    assert outcome.status is JobStatus.COMPLETED
+    [proof] = [gate for gate in outcome.judgement.verdict.gates if gate.name == "proof"]
+    assert proof.reason is not None
+    assert (proof.passed, proof.reason.code) == (False, ReasonCode.STAND_IN_REFUSED)
     no_more = world.with_policy("none").lab
     judge_series(no_more, snapshot.snapshot_id)
     with pytest.raises(Refused) as caught:

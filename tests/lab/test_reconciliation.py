@@ -12,9 +12,11 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select
 
+from blaid_pipelines.backtest.diagnostics import diagnose
 from blaid_pipelines.cli.main import blaid
 from blaid_pipelines.lab.bots import NewBot, create_bot
 from blaid_pipelines.lab.context import LabContext
+from blaid_pipelines.lab.cycle import run_cohort
 from blaid_pipelines.lab.inputs import InputCache, gather_inputs
 from blaid_pipelines.lab.reconciliation import (
     DailyBars,
@@ -298,6 +300,28 @@ def test_what_lifts_a_refusal(world: World) -> None:
     assert refused()
     write("PASS", kind="backup", other=asked(11, 19))
     assert not refused()
+
+
+def test_what_is_found_while_a_backtest_runs_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the reading of the bars and the decision on them lie minutes: the decision asks again."""
+    snapshot = world.pull()
+    judge_series(world.lab, snapshot.snapshot_id)
+    create_bot(world.lab, NewBot("running", "MES", "ma_cross", {}, 2_500_000, symbol="MES.c.0"))
+
+    def meanwhile(*arguments: object) -> object:
+        found = Comparison("backup", "FAIL", (REASON,), {})
+        more = {"other": {}, "policy_hash": POLICY.hash, "request_ids": [], "simulated": True, "trace_id": "b" * 32}
+        record_reconciliation(world.lab.store, snapshot, found, **more)  # type: ignore[arg-type]
+        return diagnose(*arguments)  # type: ignore[arg-type]
+
+    def proof() -> tuple[bool, ReasonCode | None]:
+        [outcome] = run_cohort(world.lab, ["running"])
+        [gate] = [gate for gate in outcome.judgement.verdict.gates if gate.name == "proof"]
+        return gate.passed, None if gate.reason is None else gate.reason.code
+
+    assert proof() == (True, None)
+    monkeypatch.setattr("blaid_pipelines.lab.cycle.diagnose", meanwhile)
+    assert proof() == (False, ReasonCode.RECONCILIATION_FAILED)
 
 
 def test_the_command(world: World, tmp_path: Path) -> None:
