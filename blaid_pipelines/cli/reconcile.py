@@ -20,7 +20,10 @@ _SHOWN = 20
 @click.command()
 @click.argument("symbol")
 @click.option(
-    "--with", "kind", type=click.Choice(["daily", "overlap", "backup"]), help="What to hold the bars against (default: overlap)."
+    "--with",
+    "kind",
+    type=click.Choice(["daily", "overlap", "backup"]),
+    help="What to hold the bars against (default: overlap).",
 )
 @click.option(
     "--daily", "daily_file", type=click.Path(path_type=Path), help="File of daily bars (implies --with daily)."
