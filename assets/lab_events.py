@@ -15,7 +15,7 @@ from resources.lab import day_of, markdown_table, picture, reasons_table
 
 Values = Mapping[str, Any]
 # Numbers that Dagster plots over the runs of a bot, lifted out of the document that holds them all.
-PLOTTED = ("sessions", "trades", "net_pnl_cents", "max_drawdown_pct", "win_rate_pct", "profit_factor", "psr0")
+PLOTTED = ("sessions", "trades", "max_drawdown_pct", "win_rate_pct", "profit_factor", "psr0")
 PROOF = ("trace_id", "session_id", "request_ids", "snapshot_id", "content_hash", "strategy_hash", "policy_hash")
 BUCKETS = ("side", "exit_reason")
 
@@ -32,6 +32,7 @@ def _backtest(values: Values) -> dict[str, Any]:
         "reason_code": None if reason is None else reason["code"],
         "reason": None if reason is None else reasons_table([reason]),
         "equity_curve": _equity_curve(values),
+        "net_pnl_usd": metrics["net_pnl_cents"] / 100 if "net_pnl_cents" in metrics else None,
         **{name: metrics[name] for name in PLOTTED if name in metrics},
         "metrics": markdown_table(("metric", "value"), sorted(metrics.items())) if metrics else None,
         "result_hash": values.get("result_hash"),

@@ -126,6 +126,8 @@ def findings_table(checks: Sequence[Mapping[str, Any]]) -> dg.MetadataValue | No
             reason = check.get("reason") or {}
             numbers = check.get("numbers") or {}
             where = numbers.get("first_at") or numbers.get("sessions") or []
-            found = (summary_of(check), ", ".join(str(place) for place in where))
-            rows.append((check["name"], reason.get("code") or check["status"], *found, reason.get("suggested_fix")))
-    return markdown_table(("check", "code", "what was found", "first at", "what to do"), rows) if rows else None
+            place = f"; first at {where[0]}" if where and str(where[0]) not in str(summary_of(check)) else ""
+            # Three columns: the page is narrow, and what to do must not be cut off.
+            name = f"{check['name']}: {reason.get('code') or check['status']}"
+            rows.append((name, f"{summary_of(check)}{place}", reason.get("suggested_fix")))
+    return markdown_table(("check", "what was found", "what to do"), rows) if rows else None

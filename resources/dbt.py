@@ -9,6 +9,7 @@ than the work. Every path that dbt sees is relative to the build's folder, so wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -83,7 +84,9 @@ def run_dbt(steps: Sequence[str], folder: Path, cache: Path | None = None) -> Db
         adapter=None,
         cli_version=Version(version("dbt-core")),
     )
-    invocation.wait()
+    # What dbt itself prints, a stack at worst, is no answer of ours.
+    with contextlib.redirect_stdout(sys.stderr):
+        invocation.wait()
     if cache is not None and (target / PARSED).is_file():
         _keep(target / PARSED, cache / PARSED)
     page = target / DOCS_PAGE

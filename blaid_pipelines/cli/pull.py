@@ -17,36 +17,52 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("symbol")
 @schema_option
-@click.option("--start", required=True, metavar="DATE", help="First instant, inclusive: a date or ISO time, UTC.")
-@click.option("--end", required=True, metavar="DATE", help="Last instant, exclusive.")
+@click.option("--start", metavar="DATE", help="First instant, inclusive: a date or ISO time, UTC.")
+@click.option("--end", metavar="DATE", help="Last instant, exclusive.")
 @click.option("--dataset", default="GLBX.MDP3", show_default=True, help="Databento dataset.")
 @click.option("--dry-run", is_flag=True, help="Show what is missing and what it would cost; buy nothing.")
 @json_option
-def pull(symbol: str, schema: str, start: str, end: str, dataset: str, dry_run: bool, as_json: bool) -> None:
+def pull(
+    symbol: str, schema: str, start: str | None, end: str | None, dataset: str, dry_run: bool, as_json: bool
+) -> None:
     """Pull bars of SYMBOL from Databento: cost first, only what is missing, by month, then the quality gate.
 
-    In the sandbox world the local gateway serves (`blaid sandbox`, or `blaid up`). A pull that was interrupted, in
-    whatever way, goes on where it stopped when it is asked for again.
+    Without --start and --end: the range that bots on the series read now; of a new series the newest 90 days. In the
+    sandbox world the local gateway serves (`blaid sandbox`, or `blaid up`). A pull that was interrupted, in whatever
+    way, goes on where it stopped when it is asked for again.
     """
-    from blaid_pipelines.lab.series import parse_instant, watching_pulls
-    from blaid_pipelines.market.purchase.pull import PullRequest
+    from datetime import UTC, datetime
 
-    first, last = parse_instant("start", start), parse_instant("end", end)
+    from blaid_pipelines.lab.series import parse_instant, watching_pulls
+    from blaid_pipelines.market.instruments import instrument_root
+    from blaid_pipelines.market.purchase.pull import PullRequest, check_request
+
+    if (start is None) != (end is None):
+        raise click.UsageError("Give both --start and --end, or neither.")
+    instrument_root(symbol)
+    config = {"source": "pull", "data_schema": schema, "dataset": dataset}
+    if start is not None and end is not None:
+        request = PullRequest(symbol, parse_instant("start", start), parse_instant("end", end), schema, dataset)
+        # What cannot be asked at all starts no run and leaves no failed partition behind.
+        check_request(request, datetime.now(UTC))
+        config |= {"start": start, "end": end}
     if dry_run:
-        _quote(PullRequest(symbol, first, last, schema, dataset), as_json=as_json)
+        _quote(symbol, schema, dataset, None if start is None else request, as_json=as_json)
         return
-    config = {"source": "pull", "data_schema": schema, "start": start, "end": end, "dataset": dataset}
     with watching_pulls((lambda _: None) if as_json else (lambda text: note(f"  {text}"))):
         run_market_data(symbol, config, as_json=as_json)
 
 
-def _quote(request: PullRequest, *, as_json: bool) -> None:
+def _quote(symbol: str, schema: str, dataset: str, request: PullRequest | None, *, as_json: bool) -> None:
     from blaid_pipelines.lab.context import open_lab
-    from blaid_pipelines.lab.series import quote_series
+    from blaid_pipelines.lab.series import quote_series, usual_range
     from blaid_pipelines.market.bars import from_ns
+    from blaid_pipelines.market.purchase.pull import PullRequest
     from blaid_pipelines.settings import load_settings
 
     with open_lab(load_settings()) as lab:
+        if request is None:
+            request = PullRequest(symbol, *usual_range(lab, symbol, schema, dataset), schema, dataset)
         found = quote_series(lab, request)
         budget = lab.policy.budgets.data
     plan = found.plan
@@ -82,8 +98,9 @@ def _quote(request: PullRequest, *, as_json: bool) -> None:
         [(f"{left:%Y-%m-%d %H:%M}", f"{right:%Y-%m-%d %H:%M}", f"{price:.4f}") for left, right, price in rows],
         right=("USD",),
     )
+    count = "1 purchase" if len(rows) == 1 else f"{len(rows)} purchases"
     click.echo(
-        f"{len(rows)} purchases, {cost:.4f} USD; spent today {plan.position.spent_today:.4f} USD; budget "
+        f"{count}, {cost:.4f} USD; spent today {plan.position.spent_today:.4f} USD; budget "
         f"{budget.max_cost_usd_per_pull} USD a pull, {budget.max_cost_usd_per_day} USD a day."
     )
     if plan.ends_ns is not None:

@@ -56,9 +56,10 @@ def backtest(ctx: click.Context, name: str, snapshot_id: str | None, as_json: bo
         status = session_status(lab, UUID(str(decided["session_id"])))
         session = session_json(lab, status)
     if as_json:
-        print_json(
-            {"success": status.session_status == "COMPLETED", "run_id": run.run_id, **status.as_json(), **session}
-        )
+        done = status.session_status == "COMPLETED"
+        reason = session["reason_detail"] or {}
+        error = {"error_code": reason.get("code"), **{name: reason.get(name) for name in ("message", "suggested_fix")}}
+        print_json({"success": done, **({} if done else error), "run_id": run.run_id, **status.as_json(), **session})
     else:
         print_statuses([status], "Backtest")
         _print_session(status, session)

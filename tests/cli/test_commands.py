@@ -71,7 +71,7 @@ def test_help_needs_nothing_heavy() -> None:
         ("no-such-command",),
         ("backtest",),
         ("backtest", "a", "b"),
-        ("pull", "MES.c.0"),
+        ("pull",),
         ("pull", "MES.c.0", "--start", "2024-01-02"),
         ("bot", "create", "x", "--instrument", "MES", "--strategy", "ma_cross", "--capital", "-5"),
         ("bot", "create", "x", "--instrument", "MES", "--strategy", "ma_cross", "--capital", "0.001"),

@@ -119,6 +119,6 @@ def test_findings_name_what_was_refused_where_and_what_to_do() -> None:
     table = findings_table([passed, failed])
     assert table is not None
     assert str(table.value).splitlines()[2:] == [
-        "| session_gaps | SESSION_GAP | worst 45 minutes, 30 allowed | 20240115, 20240116 | Pull again. |"
+        "| session_gaps: SESSION_GAP | worst 45 minutes, 30 allowed; first at 20240115 | Pull again. |"
     ]
     assert findings_table([passed]) is None

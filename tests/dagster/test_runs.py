@@ -98,7 +98,7 @@ def test_from_bars_to_decisions_for_any_subset_of_bots(
     verdict = next(made.metadata for made in bad.materialized if made.asset == "quality_verdict")
     assert verdict["status"] == "FAIL"
     assert "SESSION_GAP" in verdict["reason_codes"]
-    found = "| session_gaps | SESSION_GAP | worst 240 minutes at session 20240305, 30 allowed | 20240305 |"
+    found = "| session_gaps: SESSION_GAP | worst 240 minutes at session 20240305, 30 allowed |"
     assert found in verdict["findings"]
     assert verdict["checks_passed"] + verdict["checks_not_passed"] == len(QUALITY_CHECKS)
 

@@ -392,3 +392,12 @@ def test_times_without_a_zone_are_not_guessed(store: Store, settings: Settings, 
     with pytest.raises(InvalidRequest) as refused:
         ingest(store, settings, CallContext("c" * 32), request)
     assert "--tz" in refused.value.reason.suggested_fix
+
+
+def test_a_range_that_ends_in_the_future_is_refused(store: Store, settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "bars.csv"
+    path.write_text("ts_open,open,high,low,close,volume\n2024-02-05T00:00Z,5000,5000,5000,5000,1\n")
+    request = IngestRequest([path], "MESH4", "open", end=datetime(2090, 12, 31, tzinfo=UTC))
+    with pytest.raises(InvalidRequest, match="ends in the future"):
+        ingest(store, settings, CONTEXT, request)
+    assert not settings.lake.exists() or not list(settings.lake.rglob("*.parquet"))

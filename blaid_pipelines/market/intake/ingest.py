@@ -10,9 +10,9 @@ its bytes, or by its content (``lake.segments``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,18 @@ class IngestResult:
     files: list[str]
 
 
-def ingest(store: Store, settings: Settings, context: CallContext, request: IngestRequest) -> IngestResult:
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def ingest(
+    store: Store,
+    settings: Settings,
+    context: CallContext,
+    request: IngestRequest,
+    clock: Callable[[], datetime] = utc_now,
+) -> IngestResult:
     """Read the files, write their bars to the lake, and snapshot them. The same files again give the same snapshot.
 
     The snapshot is what bots on the series read from now on, also where it is an old one.
@@ -82,7 +93,7 @@ def ingest(store: Store, settings: Settings, context: CallContext, request: Inge
     files that cannot be read or hold no bars.
     """
     spec = get_instrument(store, request.symbol)
-    _check_request(request)
+    _check_request(request, clock())
     root = spec.symbol
     ask = Ask(
         request.symbol,
@@ -207,7 +218,7 @@ def _dataset(request: IngestRequest, read: Sequence[FileBars]) -> str:
     return own.pop() or "FILE"
 
 
-def _check_request(request: IngestRequest) -> None:
+def _check_request(request: IngestRequest, now: datetime) -> None:
     bar_nanos(request.schema)
     if request.stamp not in {None, *STAMPS}:
         raise _invalid(request, f"stamp is {request.stamp!r}, not open or close")
@@ -223,6 +234,8 @@ def _check_request(request: IngestRequest) -> None:
         raise _invalid(request, "the symbol is neither a contract nor a continuous symbol")
     if any(moment is not None and moment.tzinfo is None for moment in (request.start, request.end)):
         raise _invalid(request, "start and end need a time zone")
+    if request.end is not None and request.end > now:
+        raise _invalid(request, "the range ends in the future")
     resolved = [Path(path).absolute() for path in request.files]
     if len(set(resolved)) != len(resolved):
         raise _invalid(request, "a file is given twice")

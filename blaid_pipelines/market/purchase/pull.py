@@ -124,7 +124,7 @@ def pull(
     """
     say = progress or (lambda _: None)
     spec = get_instrument(store, request.symbol)
-    wanted = _check_request(request, clock())
+    wanted = check_request(request, clock())
     key = f"{PROVIDER}:{settings.databento_url}"
     check_lake(store, settings.lake)
     with _series_lock(store, request, key):
@@ -175,7 +175,7 @@ def quote_pull(
     Nothing is bought or written, and a budget that would not allow it is said in the plan, not raised.
     """
     get_instrument(store, request.symbol)
-    wanted = _check_request(request, clock())
+    wanted = check_request(request, clock())
     key = f"{PROVIDER}:{settings.databento_url}"
     check_lake(store, settings.lake)
     wanted = _extended(store, request, key, wanted)
@@ -236,7 +236,8 @@ def _extended(store: Store, request: PullRequest, key: str, wanted: Span) -> Spa
     return min(start, wanted[0]), max(end, wanted[1])
 
 
-def _check_request(request: PullRequest, now: datetime) -> Span:
+def check_request(request: PullRequest, now: datetime) -> Span:
+    """The range of a request in nanoseconds; raises :class:`InvalidRequest` for one that makes no sense."""
     step = bar_nanos(request.schema)
     problem = None
     if request.start.tzinfo is None or request.end.tzinfo is None:
