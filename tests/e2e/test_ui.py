@@ -92,7 +92,7 @@ PAGES = {
     "bars": ("/assets/bars?view=partitions&partition=MES.c.0", ["simulated bars of MES.c.0", "MESH4", "missing_pct"]),
     "quality_verdict": (
         "/assets/quality_verdict?view=partitions&partition=MES.c.0",
-        ["PASS", "checks_passed", "quality-2"],
+        ["PASS", "checks_passed", "quality-3"],
     ),
     "quality_checks": ("/assets/quality_verdict?view=checks", ["bar_count", "session_gaps", "allowed", "MES.c.0"]),
     "backtest": ("/assets/backtest?view=partitions&partition=trend", ["profit_factor", "equity_curve"]),

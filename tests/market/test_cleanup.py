@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
@@ -108,7 +109,7 @@ def a_session(store: Store, snapshot: Snapshot, decision: bool = False) -> None:
             )
 
 
-def a_reconciliation(store: Store, snapshot: Snapshot, other: bool = False) -> None:
+def a_reconciliation(store: Store, snapshot: Snapshot, other: dict[str, Any] | None = None) -> None:
     about = taken_before(store) if other else snapshot.snapshot_id
     with store.session() as session:
         session.add(
@@ -116,7 +117,7 @@ def a_reconciliation(store: Store, snapshot: Snapshot, other: bool = False) -> N
                 snapshot_id=about,
                 content_hash="h",
                 kind="overlap",
-                other={"with": [{"id": snapshot.snapshot_id}]},
+                other=other or {"source": "file"},
                 status="FAIL",
                 policy_hash="p",
                 numbers={},
@@ -128,13 +129,18 @@ def a_reconciliation(store: Store, snapshot: Snapshot, other: bool = False) -> N
         )
 
 
+def a_copy_of_a_reconciliation(store: Store, snapshot: Snapshot) -> None:
+    copies = [{"path": path, "sha256": "s", "source_key": "file"} for path in sorted(paths(snapshot))]
+    a_reconciliation(store, snapshot, {"source": "lake", "copies": copies})
+
+
 def taken_before(store: Store) -> str:
     with store.session() as session:
         return str(session.scalars(select(Snapshot.snapshot_id).order_by(Snapshot.created_at.desc())).first())
 
 
 def the_other_of_a_reconciliation(store: Store, snapshot: Snapshot) -> None:
-    a_reconciliation(store, snapshot, other=True)
+    a_reconciliation(store, snapshot, {"with": [{"id": snapshot.snapshot_id}]})
 
 
 CITING: list[Callable[[Store, Snapshot], None]] = [
@@ -142,6 +148,7 @@ CITING: list[Callable[[Store, Snapshot], None]] = [
     a_session,
     a_reconciliation,
     the_other_of_a_reconciliation,
+    a_copy_of_a_reconciliation,
 ]
 
 
@@ -207,6 +214,24 @@ def test_a_spoilt_file_goes_once_its_range_was_bought_again(gateway: StartGatewa
     mended = world.pull(day(11), day(12)).snapshot
     assert {file.path for file in clean_lake(store, lake, TRACE, LATER).removed} == {spoilt}
     assert load_bars(store, lake, mended).content_hash() == mended.content_hash
+
+
+def bought(store: Store, lake: Path, note: str) -> Snapshot:
+    """A snapshot of bars that cost money, all of one range."""
+    return taken(store, lake, note, source="databento")
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"rot")], ids=["missing", "spoilt"])
+def test_the_last_good_copy_stays_where_the_cited_one_is_not_intact(
+    store: Store, settings: Settings, spoil: Callable[[Path], object]
+) -> None:
+    good, head = bought(store, settings.lake, "good"), bought(store, settings.lake, "head")
+    [path] = paths(good)
+    assert {file.path for file in lake_report(store, settings.lake, LATER).removable} == {path}
+    spoil(settings.lake / next(iter(paths(head))))
+    report = lake_report(store, settings.lake, LATER)
+    assert report.removable == []
+    assert {file.path for file in report.files if file.kind == cleanup.BOUGHT} == {path}
 
 
 def test_files_on_their_way_are_left_alone_until_they_are_old(store: Store, settings: Settings) -> None:

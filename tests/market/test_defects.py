@@ -422,6 +422,30 @@ def walk(spec: InstrumentSpec, contract: str, start: datetime, end: datetime, se
 SPAN = datetime(2024, 2, 5, 23, tzinfo=UTC), datetime(2024, 2, 7, 22, tzinfo=UTC)
 
 
+def bouncing(start: datetime, end: datetime, seed: int) -> Bars:
+    """Three trades a minute at bid or ask, around a price that moves 0.1 ticks a minute."""
+    sessions = load_sessions(MES.session, to_ns(start), to_ns(end))
+    slots, _, _ = sessions.expected_slots(to_ns(start), to_ns(end), MINUTE_NS)
+    chance = np.random.default_rng(seed)
+    trades = chance.poisson(3, len(slots))
+    slots, trades = slots[trades > 0], trades[trades > 0]
+    middle = np.cumsum(chance.normal(0, 0.1 / np.sqrt(3), trades.sum()))
+    prices = (np.floor(20_000 + middle).astype(np.int64) + chance.integers(0, 2, trades.sum())) * MES.tick_nanos
+    first = np.cumsum(trades) - trades
+    high, low = np.maximum.reduceat(prices, first), np.minimum.reduceat(prices, first)
+    return Bars.build(slots, prices[first], high, low, prices[first + trades - 1], trades, "MESH4")
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_thin_contract_that_bounces_between_bid_and_ask_passes(seed: int) -> None:
+    bars = bouncing(datetime(2024, 1, 2, 23, tzinfo=UTC), datetime(2024, 3, 1, 22, tzinfo=UTC), seed)
+    report = judged(bars, MES)
+    assert ReasonCode.OPEN_CLOSE_SWAPPED not in codes(report)
+    assert float(str(numbers(report, "open_close_order")["worst_session_ratio"])) > 0.9
+    quick = walk(MES, "MESH4", *SPAN, seed, thin=70)  # a third of its minutes have a bar
+    assert codes(judged(replace(quick, open=quick.close, close=quick.open), MES)) >= {ReasonCode.OPEN_CLOSE_SWAPPED}
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize(
     ("spec", "contract"),

@@ -401,3 +401,17 @@ def test_a_range_that_ends_in_the_future_is_refused(store: Store, settings: Sett
     with pytest.raises(InvalidRequest, match="ends in the future"):
         ingest(store, settings, CONTEXT, request)
     assert not settings.lake.exists() or not list(settings.lake.rglob("*.parquet"))
+
+
+def test_a_stitched_series_that_stops_before_the_bars_it_is_made_of_is_stale(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    """MESM4 trades in the first session only: from the fifth on nothing decides which contract is second."""
+    start, end = datetime(2024, 2, 4, 23, tzinfo=UTC), datetime(2024, 2, 9, 22, tzinfo=UTC)
+    lead, second = clean_bars(start, end), clean_bars(start, start + timedelta(hours=23), "MESM4", seed=8)
+    path = write_csv(tmp_path / "both.csv", Bars.concat([lead, second]), contract_column=True)
+    snapshot = take(store, settings, path, symbol="MES.c.1")
+    assert snapshot.provenance["sessions_left_out"] == [20240209]
+    assert (snapshot.last_ts, snapshot.range_end) == (start + timedelta(hours=23, minutes=-1), end)
+    verdict = judge(store, settings.lake, snapshot, THRESHOLDS, policy_hash="p", trace_id="c" * 32)
+    assert ReasonCode.STALE_DATA in {reason["code"] for reason in verdict.reasons}

@@ -283,6 +283,28 @@ def test_what_was_paid_for_and_not_recorded_is_taken_from_the_reply(
     assert pull_year(running.settings, store, end=end).months_recovered == 0
 
 
+def test_a_kept_reply_whose_contracts_are_refused_blocks_no_pull(
+    gateway: StartGateway, store: Store, year: Series, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = gateway(series=[year])
+    end = datetime(2023, 2, 1, tzinfo=UTC)
+    with monkeypatch.context() as patched:
+        patched.setattr(pull_module, "record_segments", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            pull_year(running.settings, store, end=end)
+    [reply] = (running.settings.lake / "incoming").rglob("*.zst")
+    running.add_faults(Fault("symbology.resolve", status=503))
+    with pytest.raises(RetryLater):
+        pull_year(running.settings, store, end=end, attempts=1)
+    assert reply.exists()
+    running.clear_faults()
+    running.add_faults(Fault("symbology.resolve", status=422, case="symbology_invalid_request"))
+    result = pull_year(running.settings, store, end=end)
+    assert (result.months_recovered, result.months_pulled) == (0, 1)
+    assert result.snapshot.content_hash == hours(year, FIRST, end).content_hash()
+    assert reply.exists(), "what was paid for is left aside, not lost"
+
+
 def test_a_kept_reply_that_was_touched_is_not_believed(
     gateway: StartGateway, store: Store, year: Series, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ numpy over whole columns; what is tolerated is policy and not here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ SPIKE_NEIGHBOURS = 30
 """Bars before and after a spike whose median true range it is measured against."""
 SWAP_MIN_PAIRS = 100
 """A session with fewer pairs of consecutive bars says nothing about open and close being swapped."""
+SWAP_FALSE_ALARMS = 1e-4
+"""Share of sound series, of any length, in which chance alone may look like open and close being swapped."""
 LOW_PRICE_SHARE = 0.1
 """Prices that may be zero or below are measured against at least this share of the instrument's plausible range."""
 
@@ -164,8 +168,10 @@ def open_close_gap(chain: Chain, sessions: Sessions, duration_ns: int) -> tuple[
     """How far opens lie from the close before, as a ratio to how far closes lie from the open before.
 
     A market opens a bar near the close of the bar before: the ratio is below 1, and it turns into its inverse where
-    open and close are swapped. The largest ratio of the whole series and of each session of minute bars with at least
-    ``SWAP_MIN_PAIRS`` pairs of consecutive bars that moved; 0.0 where nothing has so many.
+    open and close are swapped. Where a price only bounces between bid and ask it is 1 give or take chance, and so it
+    is with the columns swapped. Therefore each ratio counts less as many of its standard errors as chance reaches in
+    ``SWAP_FALSE_ALARMS`` of all series with as many ratios. The largest of the whole series and of each session of
+    minute bars with at least ``SWAP_MIN_PAIRS`` pairs of consecutive bars that moved; 0.0 where nothing has so many.
     """
     bars = chain.bars
     if len(bars) < 2:
@@ -179,24 +185,31 @@ def open_close_gap(chain: Chain, sessions: Sessions, duration_ns: int) -> tuple[
     moved = follows & ((gap > 0) | (crossed > 0))
     gap, crossed, owner = gap[moved], crossed[moved], owner[1:][moved]
     facts: dict[str, Any] = {"pairs": len(gap)}
-    ratio = 0.0
-    if len(gap) >= SWAP_MIN_PAIRS:
-        ratio = _ratio(float(gap.sum()), float(crossed.sum()))
-        facts["whole_series"] = round(ratio, 4)
-    inside = owner >= 0
-    if duration_ns == MINUTE_NS and inside.any():
-        count = np.bincount(owner[inside])
-        gaps, crosses = (np.bincount(owner[inside], weights=each[inside]) for each in (gap, crossed))
-        enough = np.flatnonzero(count >= SWAP_MIN_PAIRS)
-        facts["sessions_looked_at"] = len(enough)
-        if len(enough):
-            each = [_ratio(float(gaps[index]), float(crosses[index])) for index in enough]
-            worst = int(np.argmax(each))
-            facts["worst_session"] = int(sessions.session_date[enough[worst]])
-            ratio = max(ratio, each[worst])
-    return ratio, facts
+    if len(gap) < SWAP_MIN_PAIRS:
+        return 0.0, facts
+    per_session: list[tuple[int, float, float]] = []
+    if duration_ns == MINUTE_NS:
+        edges = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]
+        for left, right in pairwise(edges):
+            if owner[left] >= 0 and right - left >= SWAP_MIN_PAIRS:
+                date = int(sessions.session_date[owner[left]])
+                per_session.append((date, *_ratio(gap[left:right], crossed[left:right])))
+        facts["sessions_looked_at"] = len(per_session)
+    errors = NormalDist().inv_cdf(1.0 - SWAP_FALSE_ALARMS / (1 + len(per_session)))
+    ratio, error = _ratio(gap, crossed)
+    facts |= {"whole_series": round(ratio, 4), "standard_errors": round(errors, 2)}
+    least = ratio - errors * error
+    if per_session:
+        date, ratio, error = max(per_session, key=lambda each: each[1] - errors * each[2])
+        facts |= {"worst_session": date, "worst_session_ratio": round(ratio, 4)}
+        least = max(least, ratio - errors * error)
+    return max(least, 0.0), facts
 
 
-def _ratio(above: float, below: float) -> float:
-    """A ratio that stays a number: 10 stands for everything beyond it."""
-    return min(above / below, 10.0) if below > 0 else 10.0
+def _ratio(above: Floats, below: Floats) -> tuple[float, float]:
+    """The ratio of two sums and its standard error; 10 stands for everything beyond it, so that it stays a number."""
+    total = float(below.sum())
+    if total == 0 or float(above.sum()) > 10.0 * total:
+        return 10.0, 0.0
+    ratio = float(above.sum()) / total
+    return ratio, float(np.sqrt(np.square(above - ratio * below).sum())) / total

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SUITE_VERSION = "quality-2"
+SUITE_VERSION = "quality-3"
 """Version of the whole gate: measures, checks, sentinels. A verdict of another version does not count."""
 
 
@@ -79,7 +79,7 @@ class QualityThresholds(BaseModel):
     max_open_close_gap_ratio: float = Field(
         gt=0,
         description="Largest ratio of the distance from close to next open to the distance from open to next close, "
-        "summed over a session or the series.",
+        "summed over a session or the series, less the standard errors that chance explains.",
         json_schema_extra={"looser": "higher", "unit": "ratio"},
     )
     max_range_jump_pct: float = Field(

@@ -36,10 +36,14 @@ class Known:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The bars of the series, and what snapshots say about how they came out of the files."""
+    """The bars of the series, and what snapshots say about how they came out of the files.
+
+    ``read_until_ns``: open of the last bar that a series was stitched from; its own bars may end before that.
+    """
 
     bars: Bars
     provenance: dict[str, Any] = field(default_factory=dict)
+    read_until_ns: int = 0
 
 
 def choose(
@@ -140,7 +144,7 @@ def _stitched(
     rolls: dict[str, Any] = {"contracts_in_files": held, "rolls": [step.as_json() for step in stitched.steps]}
     if stitched.undecided:
         rolls["sessions_left_out"] = stitched.undecided
-    return Chosen(stitched.bars.ordered(), rolls)
+    return Chosen(stitched.bars.ordered(), rolls, int(bars.ts_open.max()))
 
 
 def _nothing(symbol: str, schema: str, files: Sequence[FileBars]) -> StopAndFix:

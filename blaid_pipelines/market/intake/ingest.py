@@ -20,7 +20,7 @@ from blaid_pipelines.market import contracts
 from blaid_pipelines.market.bars import DAY_NS, Bars, bar_nanos, from_ns, to_ns
 from blaid_pipelines.market.expiry import expiry_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
-from blaid_pipelines.market.intake.choose import Known, choose
+from blaid_pipelines.market.intake.choose import Chosen, Known, choose
 from blaid_pipelines.market.intake.files import read_file
 from blaid_pipelines.market.intake.reading import BARS, CONTENTS, STAMPS, TIME_UNITS, Ask, FileBars
 from blaid_pipelines.market.intake.times import LATEST_NS
@@ -112,7 +112,7 @@ def ingest(
     chosen = choose(read, request.symbol, spec, request.schema, request.content, known)
     bars = chosen.bars
     series = Series(_dataset(request, read), request.schema, request.symbol, spec.symbol)
-    start_ns, end_ns = _covered(request, spec, bars, [file.end for file in read], known)
+    start_ns, end_ns = _covered(request, spec, chosen, [file.end for file in read], known)
     provenance = {
         "source": SOURCE,
         "source_key": SOURCE,
@@ -150,19 +150,24 @@ def natural_end(calendar: str, last_open_ns: int, duration_ns: int) -> int:
 
 
 def _covered(
-    request: IngestRequest, spec: InstrumentSpec, bars: Bars, ends: Sequence[datetime | None], known: Known
+    request: IngestRequest, spec: InstrumentSpec, chosen: Chosen, ends: Sequence[datetime | None], known: Known
 ) -> tuple[int, int]:
-    """The range that the files answer for: as named, else from the first bar to their own or the natural end."""
-    first, last, step = int(bars.ts_open.min()), int(bars.ts_open.max()), bar_nanos(request.schema)
-    if first % 1000 or last % 1000:
+    """The range that the files answer for: as named, else from the first bar to their own or the natural end.
+
+    The end is that of all bars that the series was stitched from: where it stops before them, it is stale.
+    """
+    stamps, step = chosen.bars.ts_open, bar_nanos(request.schema)
+    first, last = int(stamps.min()), int(stamps.max())
+    read_until = max(last, chosen.read_until_ns)
+    if first % 1000 or last % 1000 or read_until % 1000:
         raise _invalid(request, "times finer than a microsecond are no bar times")
     start = first if request.start is None else to_ns(request.start)
     own = [to_ns(moment) for moment in ends if moment is not None]
     if request.end is not None:
         end = to_ns(request.end)
     else:
-        whole = max(own) if own and len(own) == len(ends) else natural_end(spec.session, last, step)
-        end = max(last + step, min(whole, _trades_until(request, spec, last, known)))
+        whole = max(own) if own and len(own) == len(ends) else natural_end(spec.session, read_until, step)
+        end = max(read_until + step, min(whole, _trades_until(request, spec, last, known)))
     if not start <= first or not last + step <= end:
         raise _invalid(
             request, f"there are bars from {from_ns(first)} to {from_ns(last + step)}, beyond the range that is named"

@@ -25,7 +25,7 @@ from blaid_pipelines.market.lake.verified import VerifiedFiles
 from blaid_pipelines.market.locks import LAKE, NotHad, exclusive
 from blaid_pipelines.market.purchase.budget import RANGE_ENDPOINT
 from blaid_pipelines.market.purchase.spool import FOLDER as INCOMING
-from blaid_pipelines.market.spans import Span, uncovered
+from blaid_pipelines.market.spans import Span, overlap, uncovered
 from blaid_pipelines.reasons import Reason, ReasonCode, Refused, StopAndFix
 from blaid_pipelines.store.tables import (
     BacktestSession,
@@ -159,7 +159,8 @@ def clean_lake(
 
 
 def cited_paths(session: Session) -> set[str]:
-    """Paths of the bar files that must stay: those of every snapshot that something worth keeping names."""
+    """Paths of the bar files that must stay: those of every snapshot that something worth keeping names, and
+    the copies that a reconciliation held a snapshot against."""
     heads = (
         select(SeriesHead.snapshot_id)
         .ext(distinct_on(SeriesHead.symbol, SeriesHead.schema))
@@ -188,9 +189,10 @@ def cited_paths(session: Session) -> set[str]:
         select(judged.c.snapshot_id),
     )
     compared = {text for other in session.scalars(select(Reconciliation.other)) for text in _texts(other)}
+    copies = session.scalars(select(LakeSegment.path).where(LakeSegment.path.in_(compared)))
     ids = {value for value in session.scalars(named) if value} | compared
     lists: Iterable[list[Any]] = session.scalars(select(Snapshot.files).where(Snapshot.snapshot_id.in_(ids)))
-    return {entry["path"] for files in lists for entry in files}
+    return {entry["path"] for files in lists for entry in files} | set(copies)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -218,7 +220,7 @@ class _Known:
 
     cited: set[str]
     segments: dict[str, _Segment]
-    covered: dict[tuple[str, str, str, str], list[Span]]
+    kept: dict[tuple[str, str, str, str], list[_Segment]]
     recorded: set[str]
     paid: set[str]
 
@@ -237,7 +239,7 @@ class _Known:
             LakeSegment.provenance["request_ids"],
         )
         segments: dict[str, _Segment] = {}
-        covered: dict[tuple[str, str, str, str], list[Span]] = {}
+        kept: dict[tuple[str, str, str, str], list[_Segment]] = {}
         recorded: set[str] = set()
         rows: Any = session.execute(query)
         for path, digest, dataset, schema, symbol, key, start, end, request_ids in rows:
@@ -245,12 +247,12 @@ class _Known:
             segments[path] = entry
             recorded.update(request_ids or [])
             if path in cited:
-                covered.setdefault(entry.series, []).append(entry.span)
+                kept.setdefault(entry.series, []).append(entry)
         answered = select(ProviderRequest.id).where(
             ProviderRequest.endpoint == RANGE_ENDPOINT, ProviderRequest.success.is_(True)
         )
         paid = {str(request_id) for request_id in session.scalars(answered)}
-        return _Known(cited, segments, covered, recorded, paid)
+        return _Known(cited, segments, kept, recorded, paid)
 
     def look(self, lake: Path, path: str, newest_ns: int, verified: VerifiedFiles) -> LakeFile:
         """What one file is. Raises ``FileNotFoundError``."""
@@ -275,7 +277,12 @@ class _Known:
             return ORPHAN
         if segment.series[3] == FILE_SOURCE or not verified.intact(path, segment.sha256):
             return SUPERSEDED
-        return BOUGHT if uncovered(segment.span, self.covered.get(segment.series, [])) else SUPERSEDED
+        covered = [
+            other.span
+            for other in self.kept.get(segment.series, [])
+            if overlap(other.span, segment.span) and verified.intact(other.path, other.sha256)
+        ]
+        return BOUGHT if uncovered(segment.span, covered) else SUPERSEDED
 
 
 def _listed(lake: Path) -> list[str]:

@@ -351,7 +351,13 @@ class _Pull:
             span = _asked(reply.request)
             start, end = from_ns(span[0]), from_ns(span[1])
             request = self.request
-            behind = client().resolve_contracts(request.dataset, request.symbol, start, end)
+            provider = client()
+            try:
+                behind = provider.resolve_contracts(request.dataset, request.symbol, start, end)
+            except (InvalidRequest, StopAndFix) as error:
+                # Not dropped: the reply may be sound. Its range stays missing and is bought where it is wanted.
+                self.say(f"{self._name(span)}: the reply of an interrupted pull is left aside, its contracts: {error}")
+                continue
             try:
                 dbn = read_reply(reply.data, behind, request.dataset, request.symbol, request.schema, start, end)
                 bars = self._checked(span, dbn)
