@@ -25,7 +25,7 @@ from blaid_pipelines.market.lake.files import read_file as read_bar_file
 from blaid_pipelines.market.lake.snapshots import current_head, get_snapshot, load_bars
 from blaid_pipelines.market.purchase.backup import BACKUP, STILL_COMING, bars_of_massive
 from blaid_pipelines.market.reconcile import KINDS, Comparison, compare_bars, compare_daily, record_reconciliation
-from blaid_pipelines.market.reconcile.comparison import nothing_compared
+from blaid_pipelines.market.reconcile.comparison import looked_at, nothing_compared
 from blaid_pipelines.market.sessions import load_sessions
 from blaid_pipelines.market.spans import Span
 from blaid_pipelines.proof.recorder import CallContext
@@ -238,6 +238,7 @@ def _against_copies(lab: LabContext, snapshot: Snapshot, spec: InstrumentSpec, b
     """Every other bar file of the series that answers for a part of the range, whichever pull or file it came from."""
     parts: list[Bars] = []
     ours: list[Bars] = []
+    spans: list[Span] = []
     copies, unreadable = [], 0
     for segment, span in _copies(lab, snapshot):
         try:
@@ -246,6 +247,7 @@ def _against_copies(lab: LabContext, snapshot: Snapshot, spec: InstrumentSpec, b
             unreadable += 1
             continue
         copies.append({"path": segment.path, "sha256": segment.file_sha256, "source_key": segment.source_key})
+        spans.append(span)
         parts.append(copy.slice(*span))
         ours.append(bars.slice(*span))
     comparisons = [
@@ -254,6 +256,11 @@ def _against_copies(lab: LabContext, snapshot: Snapshot, spec: InstrumentSpec, b
     ]
     comparison = _together(comparisons, copies)
     comparison.numbers["unreadable_copies"] = unreadable
+    reached = [span for span, item in zip(spans, comparisons, strict=True) if item.status != "UNKNOWN"]
+    inside = np.zeros(len(bars), np.bool_)
+    for left, right in reached:
+        inside |= (left <= bars.ts_open) & (bars.ts_open < right)
+    comparison.numbers.update(looked_at(reached, int(inside.sum()), len(bars)))
     compared = sum(1 for item in comparisons if item.status != "UNKNOWN")
     return _Found(comparison, {"source": "lake", "copies": copies[:100]}, [], snapshot.simulated, compared)
 
@@ -309,6 +316,10 @@ def _together(comparisons: Sequence[Comparison], copies: Sequence[dict[str, Any]
         "copies": len(copies),
         "differing_copies": len(failed),
     }
+    between = [item.numbers.get("differ_between", ()) for item in failed]
+    numbers.pop("differ_between", None)
+    if failed and all(between):
+        numbers["differ_between"] = [min(first for first, _ in between), max(last for _, last in between)]
     reasons = tuple(reason for item in failed for reason in item.reasons)
     return Comparison("overlap", "FAIL" if failed else "PASS", reasons, numbers)
 
@@ -330,6 +341,7 @@ def _against_backup(
         raise _invalid("these bars are the backup provider's own", "Reconcile bars of the configured provider.")
     start = to_ns(request.start) if request.start is not None else to_ns(snapshot.range_start)
     end = to_ns(request.end) if request.end is not None else to_ns(snapshot.range_end)
+    reach = [max(start, to_ns(snapshot.range_start)), min(end, to_ns(snapshot.range_end))]
     bars = bars.slice(start, end)
     step = bar_nanos(snapshot.schema)
     client = MassiveRest(lab.settings, lab.recorder, context)
@@ -349,7 +361,9 @@ def _against_backup(
         newest = int(found.ts_open[-1]) if len(found) else span[0]
         if found.delayed and from_ns(span[1]) > lab.clock() - STILL_COMING:
             bars = bars.take((bars.contract != code) | (bars.ts_open <= newest))
+            reach[1] = min(reach[1], newest + step)
     comparison = compare_bars(bars, Bars.concat(theirs), lab.policy.reconciliation, tick_nanos=spec.tick_nanos)
+    comparison.numbers.update(looked_at([(reach[0], reach[1])], comparison.numbers["common"], snapshot.bar_count))
     other = {"source": BACKUP, "source_key": f"{BACKUP}:{lab.settings.massive_url}", "asked": asked}
     return _Found(comparison, other, list(client.succeeded), simulated, comparison.numbers["common"])
 

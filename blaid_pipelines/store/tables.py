@@ -300,7 +300,7 @@ class ContractDay(Base):
 
 
 class Reconciliation(Base):
-    """One row per comparison of a snapshot with another account of the same bars; the newest of a kind counts."""
+    """One row per comparison of a snapshot with another account of its bars; a FAIL counts until a PASS lifts it."""
 
     __tablename__ = "reconciliations"
     __table_args__ = (

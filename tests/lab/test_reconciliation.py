@@ -28,6 +28,7 @@ from blaid_pipelines.lab.reconciliation import (
 from blaid_pipelines.lab.series import judge_series, pull_series
 from blaid_pipelines.market.bars import Bars, to_ns
 from blaid_pipelines.market.intake.ingest import IngestRequest, ingest
+from blaid_pipelines.market.lake.files import FilePart
 from blaid_pipelines.market.lake.snapshots import load_bars
 from blaid_pipelines.market.purchase.pull import PullRequest
 from blaid_pipelines.market.reconcile import Comparison, record_reconciliation, require_reconciled
@@ -108,7 +109,11 @@ def test_against_the_backup(world: World) -> None:
         job = session.scalars(select(BotJob).where(BotJob.trace_id == found.trace_id)).one()
         assert (job.job_type, job.status) == ("RECONCILE", "COMPLETED")
     assert proof_counts(world.lab.store, world.lab.settings).equal
+    assert found.numbers["compared"] == [[day(11).isoformat(), day(19).isoformat()]]
+    assert 99.9 < found.numbers["compared_share_pct"] < 100
     part = world.reconcile(snapshot, "backup", start=day(12), end=day(12, 2))
+    assert part.numbers["compared"] == [[day(12).isoformat(), day(12, 2).isoformat()]]
+    assert part.numbers["compared_share_pct"] == 10_000 * part.numbers["common"] // snapshot.bar_count / 100 < 5
     assert (60 <= part.numbers["bars"] <= 120, part.status) == (True, "PASS")
     few = world.reconcile(snapshot, "backup", start=day(12), end=day(12, 0).replace(minute=30))
     assert (few.status, few.reasons[0].code) == ("UNKNOWN", ReasonCode.RECONCILIATION_UNKNOWN)
@@ -135,6 +140,8 @@ def test_against_daily_bars_of_the_lake_and_of_a_file(world: World, tmp_path: Pa
     found = world.reconcile(snapshot, "daily")
     assert (found.status, found.numbers["convention"], found.numbers["sessions"]) == ("PASS", "utc_day", 2)
     assert found.other["snapshot_id"] == daily.snapshot_id
+    whole = [[day(12).isoformat(), day(14).isoformat()]]
+    assert (found.numbers["compared"], found.numbers["compared_share_pct"]) == (whole, 100.0)
     bars = load_bars(world.lab.store, world.lab.lake, daily)
     twice = changed(bars, 1, volume=int(bars.volume[1]) * 2)
     path = write_csv(tmp_path / "daily.csv", twice, contract_column=True)
@@ -161,6 +168,11 @@ def test_against_daily_bars_of_the_lake_and_of_a_file(world: World, tmp_path: Pa
     with pytest.raises(Refused) as no_backtest:
         gather_inputs(world.lab, bot, snapshot, InputCache())
     assert no_backtest.value.reason.code is ReasonCode.RECONCILIATION_FAILED
+    few = write_csv(tmp_path / "few.csv", bars.take(slice(0, 1)), contract_column=True)
+    one = world.reconcile(snapshot, "daily", daily=DailyBars(few, stamp="open", tz="UTC"))
+    assert (one.status, one.numbers["compared_share_pct"]) == ("PASS", 50.0)
+    with pytest.raises(Refused):  # the good day alone does not speak for the bad one
+        require_reconciled(world.lab.store, snapshot, POLICY.hash, LIMITS)
     world.reconcile(snapshot, "daily")
     assert gather_inputs(world.lab, bot, snapshot, InputCache()).snapshot is snapshot
     assert [row.status for row in require_reconciled(world.lab.store, snapshot, POLICY.hash, LIMITS)] == ["PASS"]
@@ -182,6 +194,8 @@ def test_against_other_copies_in_the_lake(world: World, tmp_path: Path) -> None:
     second = taken(world, tmp_path / "second.csv", longer)
     same = world.reconcile(second, "overlap")
     assert (same.status, same.numbers["copies"]) == ("PASS", 1)
+    assert same.numbers["compared"] == [[first.range_start.isoformat(), first.range_end.isoformat()]]
+    assert same.numbers["compared_share_pct"] == 10_000 * len(bars) // len(longer) / 100 < 100
     other = changed(changed(longer, 7, close=int(longer.close[7]) + 250_000_000), 1500, volume=9_999)
     third = taken(world, tmp_path / "third.csv", other)
     found = world.reconcile(third, "overlap")
@@ -189,6 +203,7 @@ def test_against_other_copies_in_the_lake(world: World, tmp_path: Path) -> None:
     named = {(bar["ts"], bar["ours"]["volume"]) for bar in found.numbers["first_differing"]}
     assert {ts for ts, _ in named} == {"2024-02-04T23:07:00+00:00", "2024-02-06T01:00:00+00:00"}
     assert len(found.numbers["first_differing"]) == 4  # both bars, in both copies
+    assert found.numbers["differ_between"] == sorted({ts for ts, _ in named})
     with pytest.raises(Refused):
         require_reconciled(world.lab.store, third, POLICY.hash, LIMITS)
     # what a gateway simulated is never held against what a file brought
@@ -201,6 +216,18 @@ def required(**kinds: bool) -> object:
     return LIMITS.model_copy(update={"required": wanted})
 
 
+def like(snapshot: Snapshot, digit: str = "", **changes: object) -> Snapshot:
+    """A row like this one but for ``changes``; with ``digit`` under another id and of other content."""
+    values = {column.key: getattr(snapshot, column.key) for column in Snapshot.__table__.columns}
+    named = {"snapshot_id": digit * 64, "content_hash": digit * 64} if digit else {}
+    return Snapshot(**values | named | changes)
+
+
+def compared(*spans: tuple[int, int]) -> dict[str, object]:
+    return {"compared": [[day(start).isoformat(), day(end).isoformat()] for start, end in spans]}
+
+
+WHOLE = compared((1, 31))
 REASON = Reason(ReasonCode.BARS_DIFFER, "they differ", "look", {})
 
 
@@ -209,12 +236,12 @@ def test_who_is_refused(world: World) -> None:
     snapshot = world.pull(12, 13)
     store = world.lab.store
 
-    def write(kind: str, status: str, policy: str = POLICY.hash) -> None:
+    def write(kind: str, status: str, policy: str = POLICY.hash, share: float = 100.0) -> None:
         reasons = () if status == "PASS" else (REASON,)
         record_reconciliation(
             store,
             snapshot,
-            Comparison(kind, status, reasons, {}),  # type: ignore[arg-type]
+            Comparison(kind, status, reasons, WHOLE | {"compared_share_pct": share}),  # type: ignore[arg-type]
             other={"source": "test"},
             policy_hash=policy,
             request_ids=[],
@@ -233,7 +260,13 @@ def test_who_is_refused(world: World) -> None:
     write("backup", "PASS", policy="another")
     assert outcome() == "1"
     assert outcome(required(backup=True)) == "RECONCILIATION_MISSING"
-    write("backup", "PASS")
+    limit = LIMITS.min_required_share_pct
+    write("backup", "PASS", share=limit - 0.01)
+    assert outcome() == "1"
+    assert outcome(required(backup=True)) == "RECONCILIATION_MISSING"
+    write("backup", "PASS", share=limit)
+    assert outcome(required(backup=True)) == "1"
+    write("backup", "PASS", share=1.0)  # a look at a few bars more takes nothing away
     assert outcome(required(backup=True)) == "1"
     assert outcome(required(backup=True, daily=True)) == "RECONCILIATION_MISSING"
     write("daily", "UNKNOWN")
@@ -245,13 +278,11 @@ def test_who_is_refused(world: World) -> None:
     write("backup", "PASS")
     assert outcome() == "2"
     # simulated evidence does not speak for real bars
-    real = Snapshot(
-        snapshot_id=snapshot.snapshot_id, content_hash=snapshot.content_hash, simulated=False, symbol="MES.c.0"
-    )
+    real = like(snapshot, simulated=False)
     with pytest.raises(Refused) as caught:
         require_reconciled(store, real, POLICY.hash, required(backup=True))  # type: ignore[arg-type]
     assert caught.value.reason.code is ReasonCode.RECONCILIATION_MISSING
-    other = Snapshot(snapshot_id=snapshot.snapshot_id, content_hash="0" * 64, simulated=True, symbol="MES.c.0")
+    other = like(snapshot, content_hash="0" * 64)
     with pytest.raises(Refused):
         require_reconciled(store, other, POLICY.hash, LIMITS)
 
@@ -259,20 +290,16 @@ def test_who_is_refused(world: World) -> None:
 def test_what_lifts_a_refusal(world: World) -> None:
     """Not a PASS under a policy of one's choice, nor on simulated bars, nor over a part; and no other name for them."""
     store, pulled = world.lab.store, world.pull(12, 13)
-    real, renamed = (
-        Snapshot(snapshot_id=name, content_hash=pulled.content_hash, simulated=False, symbol="MES.c.0")
-        for name in (pulled.snapshot_id, "2" * 64)
-    )
+    real, renamed = (like(pulled, snapshot_id=name, simulated=False) for name in (pulled.snapshot_id, "2" * 64))
 
-    def asked(start: int, end: int) -> dict[str, object]:
-        return {"asked": [{"contract": "MESH4", "start": day(start).isoformat(), "end": day(end).isoformat()}]}
-
-    def write(status: str, *, kind: str = "daily", other: object = None, simulated: bool = False, **more: str) -> None:
+    def write(
+        status: str, *, kind: str = "daily", numbers: object = WHOLE, simulated: bool = False, **more: str
+    ) -> None:
         record_reconciliation(
             store,
             real,
-            Comparison(kind, status, () if status == "PASS" else (REASON,), {}),  # type: ignore[arg-type]
-            other=other or {},  # type: ignore[arg-type]
+            Comparison(kind, status, () if status == "PASS" else (REASON,), numbers),  # type: ignore[arg-type]
+            other={},
             policy_hash=more.get("policy", POLICY.hash),
             request_ids=[],
             simulated=simulated,
@@ -295,11 +322,95 @@ def test_what_lifts_a_refusal(world: World) -> None:
     assert refused()
     write("PASS")
     assert not refused()
-    write("FAIL", kind="backup", other=asked(12, 19))
-    write("PASS", kind="backup", other=asked(14, 19))
+    for kind in ("daily", "overlap", "backup"):
+        write("FAIL", kind=kind, numbers=compared((12, 19)))
+        write("PASS", kind=kind, numbers=compared((14, 19)))
+        write("PASS", kind=kind, numbers=compared((12, 15), (16, 19)))
+        write("PASS", kind=kind, numbers={})  # nobody knows what it looked at
+        assert refused()
+        write("PASS", kind=kind, numbers=compared((11, 15), (15, 20)))
+        assert not refused()
+    write("FAIL", numbers={})  # all of the snapshot, then
+    write("PASS", numbers=compared((12, 12)))
     assert refused()
-    write("PASS", kind="backup", other=asked(11, 19))
+    write("PASS", numbers=compared((12, 13)))
     assert not refused()
+
+
+def test_a_fail_goes_with_its_bar_files(world: World) -> None:
+    """A day more, or less, is a new snapshot of bars that were not confirmed."""
+    short = world.pull(12, 14)
+
+    def write(about: Snapshot, status: str, numbers: object = None, kind: str = "daily") -> Reconciliation:
+        return record_reconciliation(
+            world.lab.store,
+            about,
+            Comparison(kind, status, () if status == "PASS" else (REASON,), numbers or {}),  # type: ignore[arg-type]
+            other={},
+            policy_hash=POLICY.hash,
+            request_ids=[],
+            simulated=False,
+            trace_id="b" * 32,
+        )
+
+    def refusal(snapshot: Snapshot) -> Reason | None:
+        try:
+            require_reconciled(world.lab.store, snapshot, POLICY.hash, LIMITS)
+        except Refused as error:
+            return error.reason
+        return None
+
+    failed = write(short, "FAIL", compared((12, 14)))
+    grown = world.pull(12, 15)
+    assert (grown.snapshot_id, grown.content_hash) != (short.snapshot_id, short.content_hash)
+    reason = refusal(grown)
+    assert reason is not None
+    assert reason.code is ReasonCode.RECONCILIATION_FAILED
+    assert reason.numbers["inherited"] == [
+        {"reconciliation_id": str(failed.id), "snapshot_id": short.snapshot_id},
+    ]
+    assert (str(failed.id) in reason.message, short.snapshot_id[:16] in reason.message) == (True, True)
+    judge_series(world.lab, grown.snapshot_id)
+    bot = create_bot(world.lab, NewBot("grown", "MES", "ma_cross", {}, 2_500_000, symbol="MES.c.0"))
+    with pytest.raises(Refused) as no_backtest:
+        gather_inputs(world.lab, bot, grown, InputCache())
+    assert no_backtest.value.reason.code is ReasonCode.RECONCILIATION_FAILED
+    # other bars are no heirs: of another schema, of another file, of another stretch of the file
+    part = FilePart(**short.files[0])
+    elsewhere = [
+        like(grown, "3", schema="ohlcv-1h"),
+        like(grown, "3", files=[replace(part, sha256="0" * 64).as_json()]),
+        like(grown, "3", files=[replace(part, start_ns=part.end_ns, end_ns=part.end_ns + 1).as_json()]),
+    ]
+    assert [refusal(snapshot) for snapshot in elsewhere] == [None] * 3
+    assert refusal(like(grown, "3", files=[replace(part, start_ns=part.end_ns - 1).as_json()])) is not None
+    # the same bars taken anew, and then a day more, are no other bars
+    anew = [replace(part, sha256="1" * 64).as_json()]
+    with world.lab.store.session() as session:
+        session.add(like(short, snapshot_id="6" * 64, files=anew, trace_id="c" * 32))
+    again = like(grown, "7", files=[*anew, *grown.files[1:]])
+    assert refusal(again) is not None
+    # a PASS lifts it that looked at these bars, and at no less
+    write(grown, "PASS", compared((13, 15)))
+    assert refusal(grown) is not None
+    write(grown, "PASS", compared((12, 15)))
+    assert (refusal(grown), refusal(short)) == (None, None)
+    # but not where the failed bars were taken anew meanwhile: it saw the new ones
+    write(short, "UNKNOWN", compared((12, 14)), kind="backup")
+    other_file = [replace(part, sha256="0" * 64).as_json(), *grown.files[1:]]
+    with world.lab.store.session() as session:
+        session.add(like(grown, "4", files=other_file, trace_id="c" * 32))
+    write(like(grown, "4"), "PASS", compared((12, 15)), kind="backup")
+    assert refusal(like(grown, "4", files=other_file)) is None
+    assert None not in (refusal(short), refusal(grown))
+    write(grown, "PASS", compared((12, 14)), kind="backup")
+    assert refusal(grown) is None
+    # where the differing bars are known, only snapshots that hold them inherit
+    first_day = [replace(part, end_ns=to_ns(day(13))).as_json()]
+    inside = {"differ_between": [day(13, 1).isoformat(), day(13, 2).isoformat()]}
+    write(short, "FAIL", compared((12, 14)) | inside, kind="overlap")
+    assert refusal(grown) is not None
+    assert refusal(like(grown, "5", files=first_day)) is None
 
 
 def test_what_is_found_while_a_backtest_runs_counts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def compare_bars(
 
     The numbers: bars on each side, in both, on one side alone, with other prices (and by how many ticks at most), the
     volumes of the common bars and their factor (other / ours), and the first differing bars with both values; an
-    ``overlap`` names every one up to a thousand.
+    ``overlap`` names every one up to a thousand, and the times of the first and last of all (``differ_between``).
     """
     exact = kind == "overlap"
     named = NAMED if exact else SHOWN
@@ -69,6 +69,10 @@ def compare_bars(
             for at in np.flatnonzero(differ if exact else prices_differ)[:named]
         ],
     }
+    if exact and not any(duplicates):
+        stamps = np.concatenate([ours.ts_open[left[differ]], ours.ts_open[only_left], other.ts_open[only_right]])
+        if len(stamps):
+            numbers["differ_between"] = [from_ns(int(stamp)).isoformat() for stamp in (stamps.min(), stamps.max())]
     judge = _judge_copies if exact else _judge_providers
     reasons = judge(numbers, thresholds)
     if any(duplicates):

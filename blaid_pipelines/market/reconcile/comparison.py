@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from blaid_pipelines.market.bars import from_ns
+from blaid_pipelines.market.spans import Span
 from blaid_pipelines.reasons import Reason, ReasonCode
 
 KINDS = ("daily", "overlap", "backup")
@@ -24,6 +27,14 @@ class Comparison:
     status: Status
     reasons: tuple[Reason, ...]
     numbers: dict[str, Any]
+
+
+def looked_at(spans: Iterable[Span], part: int, whole: int) -> dict[str, Any]:
+    """How far a comparison reaches, as numbers: the spans that it covers, and its part of the whole in per cent."""
+    return {
+        "compared": [[from_ns(left).isoformat(), from_ns(right).isoformat()] for left, right in sorted(set(spans))],
+        "compared_share_pct": 10_000 * part // whole / 100 if whole else 0.0,  # never rounded up to a limit
+    }
 
 
 def concluded(kind: Kind, reasons: list[Reason], enough: bool, numbers: dict[str, Any], what: str) -> Comparison:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from blaid_pipelines.market.bars import DAY_NS, MINUTE_NS, MISSING, MISSING_VOLUME, NOT_FINITE, PRICES, Bars
-from blaid_pipelines.market.reconcile.comparison import SHOWN, Comparison, concluded
+from blaid_pipelines.market.reconcile.comparison import SHOWN, Comparison, concluded, looked_at
 from blaid_pipelines.market.reconcile.thresholds import ReconciliationThresholds
 from blaid_pipelines.market.sessions import Sessions
 from blaid_pipelines.market.spans import Span
@@ -62,6 +62,7 @@ class _Fit:
 
     convention: str
     days: list[dict[str, Any]]
+    whole: int
     partial: int
     rolled: int
     without_minutes: list[list[Any]]
@@ -159,6 +160,7 @@ def _fit(
     return _Fit(
         convention,
         days,
+        whole=len(ours) + len(rolled),
         partial=len({day for _, day in theirs if day in spans and day not in whole}),
         rolled=len(rolled),
         without_minutes=[list(key) for key in sorted(without_minutes)],
@@ -252,6 +254,7 @@ def _numbers(chosen: _Fit, fits: Mapping[str, _Fit], *, stated: bool) -> dict[st
         "convention_stated": stated,
         "conventions": {name: fit.summary() for name, fit in fits.items()},
         "sessions": len(chosen.days),
+        **looked_at(_looked_at(chosen), len(chosen.days), chosen.whole),
         "differing": len(differing),
         "partial": chosen.partial,
         "rolled": chosen.rolled,
@@ -263,6 +266,17 @@ def _numbers(chosen: _Fit, fits: Mapping[str, _Fit], *, stated: bool) -> dict[st
         "first_no_such_day": chosen.no_such_day[:SHOWN],
         "worst": sorted(shown, key=_badness, reverse=True)[:SHOWN],
     }
+
+
+def _looked_at(fit: _Fit) -> list[Span]:
+    """From each contract's first to its last day that was compared or is missing, days as dates of any convention."""
+    days: dict[str, list[date]] = {}
+    for day in fit.days:
+        days.setdefault(day["contract"], []).append(date.fromisoformat(day["day"]))
+    for contract, number in (*fit.without_minutes, *fit.without_daily):
+        days.setdefault(contract, []).append(_date(number))
+    since = date(1970, 1, 1)
+    return [((min(own) - since).days * DAY_NS, ((max(own) - since).days + 1) * DAY_NS) for own in days.values()]
 
 
 def _badness(day: Mapping[str, Any]) -> tuple[bool, float]:

@@ -31,6 +31,9 @@ class ReconciliationThresholds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     required: RequiredReconciliations
+    min_required_share_pct: float = _limit(
+        "lower", "percent", "Part of the bars or sessions that a required comparison covers.", gt=0, le=100
+    )
     min_sessions: int = _limit("lower", "sessions", "Fewest sessions that a comparison with daily bars rests on.", ge=1)
     min_daily_volume_factor: float = _limit("lower", "ratio", "Smallest daily volume over the minutes' volume.", gt=0)
     max_daily_volume_factor: float = _limit("higher", "ratio", "Largest daily volume over the minutes' volume.", gt=0)
