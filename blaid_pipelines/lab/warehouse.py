@@ -103,7 +103,8 @@ class WarehouseBuild:
 def open_build(settings: Settings, now: datetime, run_id: str, *, wait_s: float = 120.0) -> Iterator[WarehouseBuild]:
     """A fresh build folder, held by one writer; removed at the end whatever happens, published or not.
 
-    Raises :class:`RetryLater` (ALREADY_RUNNING) when another build holds the warehouse for longer than ``wait_s``.
+    Raises :class:`RetryLater` (ALREADY_RUNNING) when another build holds the warehouse for longer than ``wait_s``, and
+    :class:`StopAndFix` (INSTALLATION_BROKEN) for what the body could not write.
     """
     root = settings.warehouse_dir
     root.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,15 @@ def open_build(settings: Settings, now: datetime, run_id: str, *, wait_s: float 
         build.tables.mkdir(parents=True)
         try:
             yield build
+        except OSError as error:
+            raise StopAndFix(
+                Reason(
+                    ReasonCode.INSTALLATION_BROKEN,
+                    f"the warehouse cannot be written: {error.strerror or error}",
+                    "Check that the warehouse's folder is writable and has space; the earlier warehouse stays.",
+                    {"path": str(root)},
+                )
+            ) from error
         finally:
             shutil.rmtree(builds, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -377,6 +378,25 @@ def test_a_reader_keeps_its_version_while_new_ones_are_swapped_in(settings: Sett
     assert len(kept) == 3
     assert kept[-1] == newest
     assert not (settings.warehouse_dir / "builds").exists()
+
+
+def build_on_a_full_disk(settings: Settings) -> None:
+    """A build whose files may hold no more than 100 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with open_build(settings, NOW, "run00003") as build:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+            (build.tables / "bots.parquet").write_bytes(b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_build_on_a_full_disk_says_so_and_leaves_the_old_one(settings: Settings) -> None:
+    old = publish_version(settings, 1)
+    with pytest.raises(StopAndFix, match="cannot be written") as refused:
+        build_on_a_full_disk(settings)
+    assert refused.value.reason.code is ReasonCode.INSTALLATION_BROKEN
+    assert current_warehouse(settings) == old
 
 
 def test_a_build_that_fails_leaves_the_old_one(settings: Settings) -> None:
