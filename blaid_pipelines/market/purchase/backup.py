@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -21,11 +20,12 @@ from sqlalchemy import or_, select
 
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, from_ns, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_contract
-from blaid_pipelines.market.lake.composition import DAYS_KEY, days_as_json, days_from_json
-from blaid_pipelines.market.lake.files import FilePart, write_segment
+from blaid_pipelines.market.lake.assembly import snapshot_of_segments, span_of
+from blaid_pipelines.market.lake.composition import DAYS_KEY, days_as_json
+from blaid_pipelines.market.lake.files import write_segment
 from blaid_pipelines.market.lake.identity import check_lake
 from blaid_pipelines.market.lake.segments import record_segments
-from blaid_pipelines.market.lake.snapshots import Series, create_snapshot, current_head, get_snapshot
+from blaid_pipelines.market.lake.snapshots import Series, current_head, get_snapshot
 from blaid_pipelines.market.locks import NotHad, exclusive, lock_number
 from blaid_pipelines.market.purchase.plan import month_spans
 from blaid_pipelines.market.purchase.pull import (
@@ -34,7 +34,6 @@ from blaid_pipelines.market.purchase.pull import (
     PullRequest,
     PullResult,
     held_segments,
-    span_of,
     utc_now,
 )
 from blaid_pipelines.market.rolls import has_calendar, parse_continuous, roll_calendar
@@ -234,33 +233,14 @@ class _Backup:
             raise _no_bars(self.request.symbol, piece, open_minutes)
 
     def snapshot(self, wanted: Span, held: Sequence[LakeSegment], trace_id: str) -> Snapshot:
-        """The snapshot of ``wanted`` over the backup's own segments, oldest first where they overlap."""
-        parts: list[FilePart] = []
-        used: list[LakeSegment] = []
-        for segment in sorted(held, key=lambda entry: (entry.created_at, entry.range_start, entry.id)):
-            left, right = span_of(segment)
-            clipped = (max(left, wanted[0]), min(right, wanted[1]))
-            if clipped[0] >= clipped[1]:
-                continue
-            free = uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
-            parts += [FilePart(segment.path, segment.file_sha256, start, end) for start, end in free]
-            if free:
-                used.append(segment)
-        parts.sort(key=lambda part: part.start_ns)
-        if not any(segment.bar_count for segment in used):
-            raise _no_bars(self.request.symbol, wanted, 0)
-        request_ids = dict.fromkeys(value for segment in used for value in segment.provenance["request_ids"])
-        provenance = {
-            "source": BACKUP,
-            "source_key": self.key,
-            "request_ids": list(request_ids),
-            "fallback_for": self.stands_in_for,
-        }
-        known = {segment.path: days for segment in used if (days := days_from_json(segment.provenance)) is not None}
-        series = Series(self.request.dataset, self.request.schema, self.request.symbol, self.spec.symbol)
-        simulated = any(segment.simulated for segment in used)
-        lake: Path = self.settings.lake
-        return create_snapshot(self.store, lake, series, *wanted, parts, provenance, simulated, trace_id, known)
+        """The snapshot of ``wanted`` over the backup's own segments."""
+        request = self.request
+        series = Series(request.dataset, request.schema, request.symbol, self.spec.symbol)
+        provenance = {"source": BACKUP, "source_key": self.key, "fallback_for": self.stands_in_for}
+        made = snapshot_of_segments(self.store, self.settings.lake, series, wanted, held, provenance, trace_id)
+        if made is None:
+            raise _no_bars(request.symbol, wanted, 0)
+        return made
 
 
 def _extended(store: Store, request: PullRequest) -> Span:

@@ -24,11 +24,12 @@ from sqlalchemy import select
 
 from blaid_pipelines.market.bars import MINUTE_NS, Bars, bar_nanos, bars_of_dbn, from_ns, to_ns
 from blaid_pipelines.market.instruments import InstrumentSpec, get_instrument, is_continuous, is_contract
-from blaid_pipelines.market.lake.composition import DAYS_KEY, days_as_json, days_from_json
-from blaid_pipelines.market.lake.files import FilePart, write_segment
+from blaid_pipelines.market.lake.assembly import snapshot_of_segments, span_of
+from blaid_pipelines.market.lake.composition import DAYS_KEY, days_as_json
+from blaid_pipelines.market.lake.files import write_segment
 from blaid_pipelines.market.lake.identity import check_lake
 from blaid_pipelines.market.lake.segments import record_segments
-from blaid_pipelines.market.lake.snapshots import Series, create_snapshot, current_head, get_snapshot
+from blaid_pipelines.market.lake.snapshots import Series, current_head, get_snapshot
 from blaid_pipelines.market.lake.verified import VerifiedFiles
 from blaid_pipelines.market.locks import NotHad, exclusive, lock_number
 from blaid_pipelines.market.purchase.budget import PROVIDER, Allowance, purchase_lock
@@ -307,11 +308,6 @@ def held_segments(store: Store, lake: Path, request: PullRequest, key: str) -> l
     return held
 
 
-def span_of(segment: LakeSegment) -> Span:
-    """The range that a segment answers for."""
-    return to_ns(segment.range_start), to_ns(segment.range_end)
-
-
 def _asked(row: ProviderRequest) -> Span:
     assert row.start_ts is not None
     assert row.end_ts is not None
@@ -451,29 +447,14 @@ class _Pull:
         return len(bars)
 
     def snapshot(self, wanted: Span, held: Sequence[LakeSegment], trace_id: str) -> Snapshot:
-        """The snapshot of ``wanted`` over the segments, oldest first where they overlap."""
-        parts: list[FilePart] = []
-        used: list[LakeSegment] = []
-        for segment in sorted(held, key=lambda entry: (entry.created_at, entry.range_start, entry.id)):
-            left, right = span_of(segment)
-            clipped = (max(left, wanted[0]), min(right, wanted[1]))
-            if clipped[0] >= clipped[1]:
-                continue
-            free = uncovered(clipped, [(part.start_ns, part.end_ns) for part in parts])
-            parts += [FilePart(segment.path, segment.file_sha256, start, end) for start, end in free]
-            if free:
-                used.append(segment)
-        parts.sort(key=lambda part: part.start_ns)
-        if not any(segment.bar_count for segment in used):
-            raise StopAndFix(_no_bars(self.request, wanted, 0))
-        request_ids = dict.fromkeys(value for segment in used for value in segment.provenance["request_ids"])
-        provenance = {"source": PROVIDER, "source_key": self.key, "request_ids": list(request_ids)}
+        """The snapshot of ``wanted`` over the segments."""
         request = self.request
         series = Series(request.dataset, request.schema, request.symbol, self.spec.symbol)
-        known = {segment.path: days for segment in used if (days := days_from_json(segment.provenance)) is not None}
-        simulated = any(segment.simulated for segment in used)
-        lake = self.settings.lake
-        return create_snapshot(self.store, lake, series, *wanted, parts, provenance, simulated, trace_id, known)
+        provenance = {"source": PROVIDER, "source_key": self.key}
+        made = snapshot_of_segments(self.store, self.settings.lake, series, wanted, held, provenance, trace_id)
+        if made is None:
+            raise StopAndFix(_no_bars(request, wanted, 0))
+        return made
 
     def _spool(self) -> Spool:
         return Spool(self.settings.lake, self.key)
